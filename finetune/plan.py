@@ -1,0 +1,86 @@
+"""The order of training, decided before the first step: which dialogues in which step, packed into which rows.
+
+Each epoch visits every dialogue once in an order drawn from the seed and the epoch, so step N holds the same rows whether or not
+the run was interrupted before it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kosent.errors import DataError
+from kosent.files import read_jsonl, sha256
+from kosent.finetune.cleaning import SPLITS
+from kosent.finetune.encode import Dialogue, Row, encode, pack
+from kosent.finetune.recipes import Training
+from kosent.prompts import Layout
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The prepared data as token ids."""
+
+    train: list[Dialogue]
+    validation: list[Dialogue]
+    system_message: str
+
+    @property
+    def summary(self) -> dict[str, int]:
+        return {
+            "dialogues": len(self.train),
+            "tokens": sum(len(d.ids) for d in self.train),
+            "supervised_tokens": sum(d.supervised for d in self.train),
+            "truncated_dialogues": sum(d.truncated for d in self.train),
+            "validation_dialogues": len(self.validation),
+        }
+
+
+def data_hashes(folder: Path) -> dict[str, str]:
+    """Hashes of the training and validation files. Raises `DataError` when `folder` is not what `prepare` writes."""
+    missing = [f"{split}.jsonl" for split in SPLITS if not (folder / f"{split}.jsonl").is_file()]
+    if missing:
+        raise DataError(f"{folder} lacks {', '.join(missing)}.", hint=f"kosent prepare SOURCE --output {folder}")
+    return {f"{split}.jsonl": sha256(folder / f"{split}.jsonl") for split in SPLITS if split != "test"}
+
+
+def read_split(folder: Path, split: str) -> list[list[dict[str, str]]]:
+    """The conversations of one split, each a list of messages. Raises `DataError` with file and line."""
+    file = folder / f"{split}.jsonl"
+    if not file.is_file():
+        raise DataError(f"There is no file {file}.", hint=f"kosent prepare SOURCE --output {folder}")
+    try:
+        rows = read_jsonl(file)
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON lines: {error}.", hint=f"kosent prepare SOURCE --output {folder}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+            raise DataError(
+                f'{file}: line {number} is not {{"messages": [...]}}.', hint=f"kosent prepare SOURCE --output {folder}"
+            )
+    return [row["messages"] for row in rows]
+
+
+def encode_data(folder: Path, tokenizer: Any, template: str, layout: Layout, max_length: int) -> Encoded:
+    train, validation = (read_split(folder, split) for split in ("train", "validation"))
+    first = train[0][0]
+    return Encoded(
+        [encode(messages, tokenizer, template, layout, max_length) for messages in train],
+        [encode(messages, tokenizer, template, layout, max_length) for messages in validation],
+        first["content"] if first["role"] == "system" else "",
+    )
+
+
+def steps(dialogues: Sequence[Dialogue], training: Training) -> list[list[Row]]:
+    """The packed rows of every optimizer step of the whole run."""
+    plan = []
+    for epoch in range(training.epochs):
+        order = list(range(len(dialogues)))
+        random.Random(f"{training.seed}/{epoch}").shuffle(order)
+        for start in range(0, len(order), training.batch_dialogues):
+            chosen = [dialogues[i] for i in order[start : start + training.batch_dialogues]]
+            plan.append(pack(chosen, training.micro_batch_tokens))
+    return plan

@@ -1,0 +1,128 @@
+"""Training recipes: TOML files in this folder, read into typed settings.
+
+`load_recipe("starter-cpu")` reads one that comes with KoSent, `load_recipe("my.toml")` one of the user's own; `overrides` are
+`key=value` texts such as "training.epochs=1", applied last. Units stand in the files.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kosent.errors import UsageError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Lora:
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    targets: str = "all-linear"
+
+
+@dataclass(frozen=True)
+class Training:
+    learning_rate: float = 5e-4
+    epochs: int = 3
+    batch_dialogues: int = 8
+    micro_batch_tokens: int = 512
+    warmup_steps: int = 5
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    validation_steps: int = 15
+    checkpoint_steps: int = 5
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    base: str = "starter"
+    precision: str = "auto"
+    max_length: int = 512
+    lora: Lora = field(default_factory=Lora)
+    training: Training = field(default_factory=Training)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def names() -> list[str]:
+    """Recipes that come with KoSent."""
+    folder = files("kosent.finetune.recipes")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Raises `UsageError` that lists every unknown key and every value of the wrong kind at once."""
+    path = Path(name)
+    if name in names():
+        text = files("kosent.finetune.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        raise UsageError(
+            f"There is no recipe {name!r}; KoSent has {', '.join(names())}.", hint="name one of these, or a .toml file"
+        )
+    try:
+        values = tomllib.loads(text)
+        for override in overrides:
+            _apply(values, override)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"Recipe {name}: not valid TOML: {error}") from error
+    problems: list[str] = []
+    lora = _typed(Lora, values.pop("lora", {}), "lora.", problems)
+    training = _typed(Training, values.pop("training", {}), "training.", problems)
+    top = _typed(Recipe, values, "", problems, skip=("name", "lora", "training"))
+    if top.get("precision", "auto") not in PRECISIONS:
+        problems.append(f"precision must be one of {', '.join(PRECISIONS)}, not {top['precision']!r}")
+    if problems:
+        raise UsageError(f"Recipe {name}: " + "; ".join(problems) + ".")
+    return Recipe(name=path.stem, lora=Lora(**lora), training=Training(**training), **top)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set takes KEY=VALUE, not {override!r}.", hint="--set training.epochs=1")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {override}: {parent} is not a section of a recipe.")
+    values[last] = value
+
+
+def _typed(kind: Any, values: Any, prefix: str, problems: list[str], skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        problems.append(f"[{prefix.rstrip('.')}] must be a section")
+        return {}
+    expected = {entry.name: str(entry.type) for entry in fields(kind) if entry.name not in skip}
+    result = {}
+    for key, value in values.items():
+        wanted = expected.get(key)
+        if wanted is None:
+            problems.append(f"{prefix}{key} is not known (known: {', '.join(prefix + name for name in expected)})")
+        elif wanted == "str" and not isinstance(value, str):
+            problems.append(f"{prefix}{key} must be a text, not {value!r}")
+        elif wanted in ("int", "float") and (isinstance(value, (bool, str)) or not _is_number(value, wanted)):
+            problems.append(f"{prefix}{key} must be a number of kind {wanted}, 0 or more, not {value!r}")
+        elif wanted == "int" and key not in ("warmup_steps", "seed") and value < 1:
+            problems.append(f"{prefix}{key} must be 1 or more, not {value!r}")
+        else:
+            result[key] = float(value) if wanted == "float" else value
+    return result
+
+
+def _is_number(value: Any, wanted: str) -> bool:
+    return isinstance(value, int if wanted == "int" else (int, float)) and value >= 0

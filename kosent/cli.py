@@ -1,0 +1,101 @@
+"""The `kosent` command: a table of names, each imported only when it is called.
+
+A command module has a docstring (its `--help`), `add_arguments(parser)` and `run(args) -> int`. This is the one place where
+an error becomes text and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from kosent import __version__
+from kosent.errors import KosentError
+
+COMMANDS = {
+    "prepare": ("kosent.finetune.prepare", "corpora -> cleaned train/validation/test files and a report"),
+    "finetune": ("kosent.finetune.finetune", "train a LoRA adapter on prepared dialogues"),
+    "export": ("kosent.export.export", "merge the adapter into its base and write one GGUF file"),
+    "verify": ("kosent.export.verify", "check that the GGUF says what the trained model says"),
+    "evaluate": ("kosent.evaluation.evaluate", "compare models on held-out dialogues, with intervals"),
+    "ask": ("kosent.ask", "one reply, streamed to standard output"),
+    "chat": ("kosent.tui.chat", "talk in the terminal; conversations stay on this machine"),
+    "models": ("kosent.models_command", "list the models that are here, or make the starter base"),
+    "demo": ("kosent.demo", "the whole way from the starter corpus to a reply, resumable"),
+}
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def overview() -> str:
+    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: kosent COMMAND [OPTIONS]",
+            "",
+            "From a corpus of Korean emotional dialogue to a chatbot that runs on this machine alone.",
+            "",
+            *lines,
+            "",
+            "`kosent COMMAND --help` explains one command.  `kosent --version` prints the version.",
+            "Start here:  kosent demo     (everything once, with the starter corpus and a small base)",
+            "Files that KoSent places by itself lie under KOSENT_HOME (default: the user data folder).",
+        ]
+    )
+
+
+def build_parser(name: str) -> tuple[argparse.ArgumentParser, Any]:
+    """The parser of one command and its module."""
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = argparse.ArgumentParser(
+        prog=f"kosent {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(parser)
+    return parser, module
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"kosent {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        print(f"kosent: there is no command {name!r}.", file=sys.stderr)
+        print(f"Try: kosent {close[0] if close else '--help'}", file=sys.stderr)
+        return 2
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        parser, module = build_parser(name)
+        return int(module.run(parser.parse_args(arguments[1:])))
+    except KosentError as error:
+        print(f"kosent {name}: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"Try: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\nkosent {name}: stopped. What was finished is kept.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

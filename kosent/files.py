@@ -1,0 +1,65 @@
+"""Writing files so that an interruption leaves the old one or the new one, never half of one; and hashing them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target`; renamed onto it when the block ends well, removed when it does not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str, *, encoding: str = "utf-8") -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding=encoding, newline="\n")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Pretty, with sorted keys, so that equal values are equal files."""
+    write_text(target, json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+
+
+def write_jsonl(target: Path, rows: Iterable[Any]) -> None:
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path, pattern: str = "**/*") -> dict[str, str]:
+    """`{relative path: sha256}` for every file under `folder` that matches, sorted by path."""
+    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}

@@ -1,0 +1,59 @@
+"""Cleaning of text before it is learnt from, shown on a terminal or compared.
+
+`clean` is for corpora, `printable` for every string that a model or a file hands to a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+# zero-width space, joiners between Hangul, byte order mark, bidirectional controls; U+200D stays for joined emoji
+_INVISIBLE = re.compile("[\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]?")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
+
+
+def parse_token_bytes(token: str) -> int | None:
+    """The byte that a `<0x41>`-style vocabulary entry stands for, or None."""
+    match = _BYTE_TOKEN.fullmatch(token)
+    return int(match.group(1), 16) if match else None
+
+
+def printable(text: str) -> str:
+    """`text` without terminal escape sequences and control characters other than newline and tab.
+
+    What is left can be written to a terminal without moving the cursor, setting a title or writing the clipboard.
+    A sequence that never ends loses its escape character and stays readable.
+    """
+    return _CONTROL.sub("", _ANSI.sub("", text))
+
+
+def clean(text: str) -> str:
+    """NFC, no control or invisible characters, runs of white space as one space, trimmed."""
+    text = unicodedata.normalize("NFC", printable(text.replace("\r", "\n")))
+    return " ".join(_INVISIBLE.sub("", text).split())
+
+
+def normalized(text: str) -> str:
+    """`text` reduced to its letters and digits, lower case: for telling whether two utterances are the same."""
+    return "".join(c for c in unicodedata.normalize("NFC", text).lower() if c.isalnum())
+
+
+def is_foreign(character: str) -> bool:
+    """A letter that is neither Hangul nor Latin: Han, Kana, Cyrillic, Thai, Arabic and so on."""
+    if not character.isalpha() or _HANGUL.match(character):
+        return False
+    return not unicodedata.name(character, "").startswith(("LATIN", "HANGUL", "FULLWIDTH LATIN", "HALFWIDTH HANGUL"))
+
+
+def foreign_share(text: str) -> float:
+    """Share of the letters of `text` that are written neither in Hangul nor in Latin script, 0 to 1."""
+    letters = [c for c in text if c.isalpha()]
+    return sum(map(is_foreign, letters)) / len(letters) if letters else 0.0
+
+
+def has_hangul(text: str) -> bool:
+    return bool(_HANGUL.search(text))

@@ -1,0 +1,190 @@
+"""The chat app: conversation above, composer below, one line of facts at the bottom.
+
+The model is loaded and asked in workers, so typing is never blocked. What is written is on disk before the model is asked,
+and the reply while it streams (`kosent.conversations`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.widgets import Footer, Static
+from textual.worker import Worker, WorkerCancelled
+
+from kosent import safety
+from kosent.conversations import COMPLETE, FAILED, STOPPED, WRITING, ConversationStore, StoredMessage
+from kosent.errors import KosentError
+from kosent.tui.bubble import Bubble
+from kosent.tui.composer import Composer
+from kosent.tui.texts import TEXTS
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable
+
+Chain = "Runnable[dict[str, Any], str]"
+SECONDS_BETWEEN_SAVES = 0.4
+
+
+class ChatApp(App[None]):
+    """`make_chain` is called in a worker and may take long; `model` is the name stored with new conversations."""
+
+    TITLE = "KoSent"
+    CSS = """
+    #notice { color: $text-muted; padding: 0 2; height: auto; }
+    #conversation { height: 1fr; padding-top: 1; }
+    #status { color: $text-muted; padding: 0 2; height: 1; }
+    """
+
+    def __init__(
+        self, make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str, lang: str = "ko"
+    ) -> None:
+        self.texts = TEXTS[lang]
+        super().__init__()
+        self.make_chain, self.store, self.model, self.lang = make_chain, store, model, lang
+        self.chain: Runnable[dict[str, Any], str] | None = None
+        self.conversation: int | None = store.latest()
+        self.reply: Worker[None] | None = None
+        for key, action, name in (("escape", "stop", "stop"), ("ctrl+n", "new", "new"), ("ctrl+q", "quit", "quit")):
+            self._bindings._add_binding(Binding(key, action, self.texts[name], show=True, priority=True))
+
+    def compose(self) -> ComposeResult:
+        yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", id="notice", markup=False)
+        yield VerticalScroll(id="conversation", can_focus=False)
+        yield Static(self.texts["loading"], id="status", markup=False)
+        yield Composer(placeholder=self.texts["placeholder"], show_line_numbers=False, soft_wrap=True)
+        yield Footer(show_command_palette=False)
+
+    async def on_mount(self) -> None:
+        self.query_one(Composer).focus()
+        self.query_one("#conversation").anchor()
+        await self._show_stored()
+        self._load()
+
+    async def _show_stored(self) -> None:
+        box = self.query_one("#conversation", VerticalScroll)
+        await box.remove_children()
+        stored = self.store.messages(self.conversation) if self.conversation is not None else []
+        if not stored:
+            await box.mount(Static(self.texts["welcome"], id="welcome", markup=False))
+        await box.mount_all([self._bubble(message) for message in stored])
+
+    def _bubble(self, message: StoredMessage) -> Bubble:
+        speaker = self.texts["you" if message.role == "user" else "reply"]
+        notes = {WRITING: self.texts["cut_off"], STOPPED: self.texts["stopped"], FAILED: self.texts["cut_off"]}
+        return Bubble(message.role, speaker, message.content, notes.get(message.status, ""))
+
+    def _status(self, text: str) -> None:
+        self.query_one("#status", Static).update(text)
+
+    @work(thread=True, exclusive=True, group="load")
+    def _load(self) -> None:
+        try:
+            self.chain = self.make_chain()
+        except KosentError as error:
+            self.call_from_thread(self._status, self._explained(error))
+        else:
+            self.call_from_thread(self._status, f"{self.texts['ready']} · {self.model}")
+
+    def _explained(self, error: BaseException) -> str:
+        text = self.texts["failed"].format(reason=str(error) or type(error).__name__)
+        hint = error.hint if isinstance(error, KosentError) else None
+        return f"{text}  {self.texts['try'].format(hint=hint)}" if hint else text
+
+    async def on_composer_sent(self, sent: Composer.Sent) -> None:
+        if self.reply is not None and not self.reply.is_finished:
+            self._status(self.texts["busy"])
+            return
+        if self.conversation is None:
+            self.conversation = self.store.new(self.model)
+        history = self._history()
+        self.store.add(self.conversation, "user", sent.text)
+        self.query_one(Composer).text = ""
+        await self.query("#welcome").remove()
+        box = self.query_one("#conversation", VerticalScroll)
+        bubble = Bubble("assistant", self.texts["reply"])
+        await box.mount(Bubble("user", self.texts["you"], sent.text), bubble)
+        box.anchor()
+        self.reply = self._answer(self.conversation, sent.text, history, bubble)
+
+    def _history(self) -> list[BaseMessage]:
+        """Earlier turns in which a reply followed; what was never answered is left out, so that roles alternate."""
+        from langchain_core.messages import AIMessage, HumanMessage
+
+        assert self.conversation is not None
+        stored = self.store.messages(self.conversation)
+        history: list[BaseMessage] = []
+        for asked, answered in itertools.pairwise(stored):
+            if asked.role == "user" and answered.role == "assistant" and answered.content:
+                history += [HumanMessage(asked.content), AIMessage(answered.content)]
+        return history
+
+    @work(exclusive=True, group="reply")
+    async def _answer(self, conversation: int, text: str, history: list[BaseMessage], bubble: Bubble) -> None:
+        row = self.store.add(conversation, "assistant", "", WRITING)
+        status, note = STOPPED, self.texts["stopped"]
+        self._status(self.texts["writing"])
+        began, saved, count = 0.0, time.monotonic(), 0
+        try:
+            chain = await self._ready_chain()
+            began = time.monotonic()
+            async for chunk in chain.astream({"message": text, "history": history}):
+                await bubble.append(chunk)
+                count += bool(chunk)
+                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    self.store.update(row, bubble.text, WRITING)
+                    saved = time.monotonic()
+            status, note = COMPLETE, ""
+        except (KosentError, OSError, ValueError, RuntimeError) as error:
+            status, note = FAILED, self._explained(error)
+        finally:
+            self.store.update(row, bubble.text, status)
+            if self.is_running:
+                await bubble.finish(note)
+                speed = count / max(time.monotonic() - began, 1e-9)
+                facts = self.texts["speed"].format(tokens=count, speed=speed) if count and began else self.texts["ready"]
+                self._status(f"{self.model} · {facts}")
+
+    async def _ready_chain(self) -> Runnable[dict[str, Any], str]:
+        """The chain, once it is loaded; loading is tried again when it failed before."""
+        loading = [worker for worker in self.workers if worker.group == "load" and not worker.is_finished]
+        if self.chain is None and not loading:
+            loading = [self._load()]
+        for worker in loading:
+            try:
+                await worker.wait()
+            except WorkerCancelled:
+                continue
+        if self.chain is None:
+            raise KosentError(str(self.query_one("#status", Static).content))
+        return self.chain
+
+    def action_stop(self) -> None:
+        if self.reply is not None and not self.reply.is_finished:
+            self.reply.cancel()
+
+    async def action_new(self) -> None:
+        """Leaves the conversation as it is on disk and begins another."""
+        await self._stopped()
+        self.conversation = None
+        await self._show_stored()
+        self.query_one(Composer).focus()
+
+    async def _stopped(self) -> None:
+        self.action_stop()
+        if self.reply is not None:
+            try:
+                await self.reply.wait()
+            except WorkerCancelled:
+                return
+
+    async def action_quit(self) -> None:
+        await self._stopped()
+        self.exit()
