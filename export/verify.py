@@ -3,9 +3,10 @@
     kosent verify run run/kosent-q8_0.gguf --data data
 
 Tokens: the prompts of a set of conversations (with and without a system message, one to three turns, emoji, ㅋㅋ, code,
-spaces, turn markers typed by the user) must have equal token ids in transformers and in llama.cpp. Distribution: over
-held-out replies, the most probable next token must be the same as the trained model's, and the Kullback-Leibler divergence small. Limits for q8_0: 98 % and
-0.005 nats per token; for f16 and f32: 99.5 % and 0.0001. The result is written beside the file; it fails with exit code 6.
+spaces, turn markers typed by the user) must have equal token ids in transformers and in llama.cpp.
+Distribution: over held-out replies, the most probable next token must be the trained model's, and the Kullback-Leibler
+divergence small. Limits for q8_0: 94 % and 0.01 nats per token; for f16 and f32: 99.5 % and 0.0001.
+The result is written beside the file; a file that does not hold means exit code 6.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from kosent.finetune.encode import Dialogue
     from kosent.hf import Trained
 
-LIMITS = {"f32": (0.995, 1e-4), "f16": (0.995, 1e-4), "q8_0": (0.98, 5e-3)}
-"""Quantization -> (least share of equal most probable tokens, greatest mean KL divergence in nats)."""
+LIMITS = {"f32": (0.995, 1e-4), "f16": (0.995, 1e-4), "q8_0": (0.94, 1e-2)}
+"""Quantization -> (least share of equal most probable tokens, greatest mean KL divergence in nats).
+
+Calibrated on Gemma 3 270M (docs/benchmarks.md): f16 99.6 % and below 0.00001; q8_0 96 % and 0.005, because llama.cpp also
+quantizes the activations, and a model this small is often torn between two words.
+"""
 
 TEXTS = (
     "오늘 회사에서 실수를 해서 너무 속상해요.",
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     hf.quiet()
     messages = read_split(args.data, "test")[: args.dialogues]
-    trained = hf.load_for_inference(str(args.run_directory), dtype=trained_run.facts["precision"])
+    trained = hf.load_for_inference(str(args.run_directory), dtype="float32")
     exported = Llama(str(args.gguf), n_ctx=trained_run.facts["recipe"]["max_length"], logits_all=True, verbose=False)
     different = compare_tokens(trained, exported)
     dialogues = [encode(m, trained.tokenizer, trained.template, trained.layout, exported.n_ctx()) for m in messages]

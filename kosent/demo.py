@@ -21,6 +21,7 @@ from kosent.finetune.corpus import source_path
 from kosent.locations import starter_base
 from kosent.stages import Stage, Stages
 
+RECIPE = "starter-cpu"
 MESSAGE = "오늘 회사에서 실수를 해서 너무 속상해요."
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -60,10 +61,10 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
         ),
         Stage(
             "finetune", "training, the longest part",
-            ["finetune", "--recipe", "starter-cpu", "--data", str(data), "--output", str(run), "--resume", *changes],
+            ["finetune", "--recipe", RECIPE, "--data", str(data), "--output", str(run), "--resume", *changes],
             [*splits[:2], *base_files[:3]], [*trained, run / "metrics.jsonl", run / "loss.png"], run,
         ),
-        Stage("export", "merging and writing one file, half a minute", ["export", str(run)], [*base_files, *trained], [gguf], gguf),
+        Stage("export", "merging and writing one file, seconds", ["export", str(run)], [*base_files, *trained], [gguf], gguf),
         Stage(
             "verify", "does the file say what the trained model says, half a minute",
             ["verify", str(run), str(gguf), "--data", str(data)], [gguf, splits[2], *trained],
@@ -71,7 +72,7 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
         ),
         Stage(
             "evaluate", "base and tuned model answer the held-out turns, minutes",
-            ["evaluate", "--data", str(data), "--model", "starter", "--model", str(run), "--report", str(report)],
+            ["evaluate", "--data", str(data), "--model", "base=starter", "--model", f"tuned={run}", "--report", str(report)],
             [*splits, *base_files, *trained],
             [report / name for name in ("results.json", "report.md", "replies.csv", "comparison.png")], report,
         ),

@@ -36,12 +36,12 @@ def write_text(target: Path, text: str, *, encoding: str = "utf-8") -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Pretty, with sorted keys, so that equal values are equal files."""
-    write_text(target, json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+    """Pretty; keys stay in the order they were put in."""
+    write_text(target, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_jsonl(target: Path, rows: Iterable[Any]) -> None:
-    write_text(target, "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows))
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import ctypes
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
             raise UsageError(f"A message of the kind {message.type!r} cannot be part of a conversation.")
         plain.append({"role": ROLES[message.type], "content": message.text})
     return plain
+
+
+_SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, text, data: None)
+"""Takes llama.cpp's log, which would be written across the screen; its errors come back as exceptions."""
 
 
 class LlamaCppChat(BaseChatModel):
@@ -67,8 +72,9 @@ class LlamaCppChat(BaseChatModel):
     def load(self) -> Any:
         """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`."""
         if self._llama is None:
-            from llama_cpp import Llama
+            from llama_cpp import Llama, llama_log_set
 
+            llama_log_set(_SILENT, None)
             try:
                 self._llama = Llama(
                     self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads,

@@ -1,7 +1,8 @@
 """Running commands one after another so that an interruption costs at most the stage under way.
 
 `stages.json` remembers, for every stage, what it was begun with and the hashes of what it made. A finished stage is kept
-while its command, inputs and outputs are what they were; one that was begun with the same inputs goes on; anything else is made anew.
+while its command, inputs and outputs are what they were; one that was begun with the same inputs goes on; anything else is
+made anew.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Stages:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
 """Compares models on the held-out dialogues of prepared data, with bootstrap intervals.
 
-    kosent evaluate --data data --model starter --model run --report report
+    kosent evaluate --data data --model base=starter --model tuned=run --report report
 
-MODEL is a run directory (base with its adapter), `starter`, a Hugging Face folder or id. Every model answers every held-out turn
-greedily, given the true turns before it. Two straw men stand in the table: the best constant reply (the training reply closest on
-average to all training replies) and a random training reply. Writes results.json, report.md, replies.csv (opens in Excel) and
-comparison.png into the report folder.
+MODEL is a run directory (base with its adapter), `starter`, a Hugging Face folder or id; a name and = before it is its label.
+Every model answers every held-out turn greedily, given the true turns before it. Two straw men stand in the table: the best
+constant reply (the training reply closest on average to all training replies) and a random training reply. Writes
+results.json, report.md, replies.csv (opens in Excel) and comparison.png into the report folder.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from kosent import extras
-from kosent.errors import DataError
+from kosent.errors import DataError, UsageError
 from kosent.evaluation.table import table
 from kosent.files import read_jsonl, write_json, write_text
 from kosent.progress import progress
+from kosent.settings import Settings
 
 CONSTANT, RANDOM = "best constant reply", "random training reply"
 
@@ -31,6 +32,9 @@ CONSTANT, RANDOM = "best constant reply", "random training reply"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder written by `kosent prepare`")
     parser.add_argument("--model", required=True, action="append", help="a model; give it several times")
+    parser.add_argument(
+        "--max-tokens", type=int, default=Settings().max_tokens, help="longest reply in tokens (as in the chat, 256)"
+    )
     parser.add_argument("--report", required=True, type=Path, metavar="DIR", help="folder for the report")
 
 
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     extras.require("evaluate", what="`kosent evaluate`")
     from kosent import hf
     from kosent.embedders import UniversalSentenceEncoder
-    from kosent.evaluation.generate import MAX_TOKENS, Generated, generate, held_out_turns
+    from kosent.evaluation.generate import Generated, generate, held_out_turns
     from kosent.evaluation.statistics import mean_interval, resamples
 
     hf.quiet()
@@ -58,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{args.data}/test.jsonl has no reply to compare with.")
     precision = "bfloat16" if hf.cpu_has_bf16() else "float32"
     answers: dict[str, list[Generated]] = {}
-    for name in dict.fromkeys(args.model):
-        with progress(f"asking {Path(name).name}", len(turns)) as advance:
-            answers[name] = generate(hf.load_for_inference(name, dtype=precision), turns, advance)
+    for label, name in labelled(args.model).items():
+        with progress(f"asking {label}", len(turns)) as advance:
+            answers[label] = generate(hf.load_for_inference(name, dtype=precision), turns, advance, max_tokens=args.max_tokens)
     embedder = UniversalSentenceEncoder()
     training = training_replies(args.data)
     best = central_reply(training, embedder)
@@ -80,14 +84,14 @@ def run(args: argparse.Namespace) -> int:
             "cosine": _mean([a - b for a, b in zip(row.cosines, other.cosines, strict=True)]),
             "interval": mean_interval([a - b for a, b in zip(row.cosines, other.cosines, strict=True)], draws),
         }
-        for row in scored[1 : len(args.model)]
+        for row in scored[1 : len(answers) - 2]
         for other in scored
         if other is not row
     }
     results = {
         "replies": len(turns),
         "dialogues": len({turn.dialogue for turn in turns}),
-        "decoding": {"greedy": True, "max_tokens": MAX_TOKENS, "precision": precision},
+        "decoding": {"greedy": True, "max_tokens": args.max_tokens, "precision": precision},
         "embedder": embedder.name,
         "signatures": signatures,
         "models": {row.name: {"values": row.values, "intervals": row.intervals} for row in scored},
@@ -97,6 +101,19 @@ def run(args: argparse.Namespace) -> int:
     print(table(results))
     print(f"Written to {args.report}.")
     return 0
+
+
+def labelled(models: Sequence[str]) -> dict[str, str]:
+    """`LABEL=MODEL` texts as {label: model}; without a label the last part of the name. Raises `UsageError` for a label twice."""
+    found: dict[str, str] = {}
+    for text in models:
+        label, separator, name = text.partition("=")
+        if not separator or "/" in label:
+            label, name = Path(text).name, text
+        if label in (*found, CONSTANT, RANDOM):
+            raise UsageError(f"Two models are called {label!r}.", hint="--model ONE=... --model OTHER=...")
+        found[label] = name
+    return found
 
 
 def training_replies(folder: Path) -> list[str]:
@@ -156,7 +173,7 @@ def write_report(folder: Path, results: dict[str, Any], scored: Sequence[Scored]
         writer.writerow([user, reference, *(row.replies[index] for row in scored)])
     write_text(folder / "replies.csv", sheet.getvalue(), encoding="utf-8-sig")
     examples = "\n".join(
-        f"- **{user}**\n" + "\n".join(f"  - {Path(row.name).name}: {' '.join(row.replies[index].split())}" for row in scored[:-2])
+        f"- **{user}**\n" + "\n".join(f"  - {row.name}: {' '.join(row.replies[index].split())}" for row in scored[:-2])
         for index, (user, _) in list(enumerate(turns))[:: max(1, len(turns) // 10)][:10]
     )
     write_text(

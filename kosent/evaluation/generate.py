@@ -10,10 +10,11 @@ from kosent.errors import DataError
 from kosent.files import read_jsonl
 from kosent.hf import Trained
 from kosent.prompts import Message, render
+from kosent.settings import Settings
 
-BATCH = 16
-MAX_TOKENS = 64
-"""Longest reply in tokens; the corpus' longest has about 45."""
+BATCH = 32
+MAX_TOKENS = Settings().max_tokens
+"""Longest reply in tokens: what a person in the chat would see of a model that never ends."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ def held_out_turns(folder: Path) -> list[Turn]:
 
 
 def generate(
-    trained: Trained, turns: Sequence[Turn], advance: Callable[[int, str], None] = lambda done, note: None
+    trained: Trained,
+    turns: Sequence[Turn],
+    advance: Callable[[int, str], None] = lambda done, note: None,
+    *,
+    max_tokens: int = MAX_TOKENS,
 ) -> list[Generated]:
     """One greedy reply per turn, in the order of `turns`. Prompts are batched by length; `advance(done, "")` counts turns."""
     import torch
@@ -67,7 +72,7 @@ def generate(
         batch = tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.no_grad():
             output = model.generate(
-                **batch.to(model.device), do_sample=False, max_new_tokens=MAX_TOKENS, eos_token_id=ends,
+                **batch.to(model.device), do_sample=False, max_new_tokens=max_tokens, eos_token_id=ends,
                 pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
         for i, ids in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist(), strict=True):

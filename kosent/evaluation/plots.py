@@ -24,7 +24,7 @@ def plot_comparison(models: dict[str, Any], target: Path) -> None:
         bounds = [models[name]["intervals"][metric] for name in names]
         errors = [[max(0.0, v - low) for v, (low, _) in zip(values, bounds, strict=True)],
                   [max(0.0, high - v) for v, (_, high) in zip(values, bounds, strict=True)]]  # fmt: skip
-        axes.barh([Path(name).name for name in names], values, xerr=errors, color="#3b6fb6", ecolor="#444444", capsize=3)
+        axes.barh(names, values, xerr=errors, color="#3b6fb6", ecolor="#444444", capsize=3)
         axes.invert_yaxis()
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 METRICS = ("bleu_char", "chrf", "cosine", "distinct", "repetition", "foreign", "ended")
@@ -23,14 +22,16 @@ def table(results: dict[str, Any]) -> str:
                 cells.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
             else:
                 cells.append(f"{value:.1%}")
-        lines.append(f"| {Path(name).name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append("")
     for name, difference in results["cosine_differences"].items():
         low, high = difference["interval"]
         lines.append(f"Cosine, {name}: {difference['cosine']:+.3f} [{low:+.3f}, {high:+.3f}]")
     lines += [
         "",
-        f"{results['replies']} held-out replies of {results['dialogues']} dialogues, greedy; 95 % intervals, bootstrap by dialogue.",
+        f"{results['replies']} held-out replies of {results['dialogues']} dialogues, greedy, at most "
+        f"{results['decoding']['max_tokens']} tokens. "
+        "Intervals: 95 %, bootstrap by dialogue.",
         f"BLEU {results['signatures']['bleu_char']}; chrF {results['signatures']['chrf']}; cosine by {results['embedder']}.",
     ]
     return "\n".join(lines) + "\n"

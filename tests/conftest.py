@@ -1,0 +1,139 @@
+"""Shared real parts, as small as they come.
+
+`starter_base` is the real Gemma 3 270M. `tiny_base` has its tokenizer and vocabulary and a two-layer model of 64 dimensions,
+so that everything from training to llama.cpp runs for real in seconds. `home` gives every test a KOSENT_HOME of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kosent.cli import main
+from kosent.files import read_json, write_json
+from kosent.starter import GGUF_TOKENIZER, build_base, corpus_path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    for name in [name for name in os.environ if name.startswith("KOSENT_") and not name.startswith("KOSENT_TEST_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KOSENT_HOME", str(folder))
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # nothing listens there
+    return folder
+
+
+@pytest.fixture(scope="session")
+def starter_base() -> Path:
+    """The real starter base, built once and kept for later sessions."""
+    return build_base(CACHE / "gemma-3-270m")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(starter_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma 3 of two layers whose next token is, with great certainty, the last one again."""
+    import torch
+    from transformers import AutoConfig, Gemma3ForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = AutoConfig.from_pretrained(starter_base)
+    config.update(
+        {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32, "query_pre_attn_scalar": 32,
+         "num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 32,
+         "layer_types": ["sliding_attention", "sliding_attention"]}
+    )  # fmt: skip
+    torch.manual_seed(7)
+    model = Gemma3ForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.normal_(0.0, 1.0)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", GGUF_TOKENIZER):
+        shutil.copy(starter_base / name, folder / name)
+    stored = read_json(folder / "config.json")
+    write_json(folder / "config.json", read_json(starter_base / "config.json") | stored)
+    return folder
+
+
+@pytest.fixture
+def tiny_home(home: Path, tiny_base: Path) -> Path:
+    """A KOSENT_HOME whose starter base is the tiny one."""
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "gemma-3-270m").symlink_to(tiny_base)
+    return home
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 36 dialogues of the starter corpus, in its own form."""
+    target = tmp_path_factory.mktemp("corpus") / "small.csv"
+    with corpus_path().open(encoding="cp949", newline="") as file:
+        rows = list(csv.reader(file))
+    with target.open("w", encoding="cp949", newline="") as file:
+        csv.writer(file).writerows(rows[:37])
+    return target
+
+
+@pytest.fixture(scope="session")
+def small_data(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "data"
+    assert main(["prepare", str(small_corpus), "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_base: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the tiny base, trained in this process."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    assert main(finetune_arguments(small_data, folder, tiny_base)) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_run: Path) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KOSENT_HOME", str(tiny_run.parent / "home"))
+        assert main(["export", str(tiny_run)]) == 0
+    yield tiny_run / "kosent-q8_0.gguf"
+
+
+def finetune_arguments(data: Path, output: Path, base: Path | str, *more: str) -> list[str]:
+    settings = ["training.epochs=2", "training.checkpoint_steps=2", "training.validation_steps=4", "precision=float32"]
+    changes = [part for setting in settings for part in ("--set", setting)]
+    return [
+        "finetune",
+        "--recipe",
+        "starter-cpu",
+        "--base",
+        str(base),
+        "--data",
+        str(data),
+        "--output",
+        str(output),
+        *changes,
+        *more,
+    ]
+
+
+@pytest.fixture
+def kosent() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `kosent` in a process of its own."""
+
+    def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "kosent", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload, no-any-return]
+
+    return call

@@ -1,0 +1,120 @@
+"""`kosent demo` on a small corpus and the tiny base: all stages, kept when nothing changed, and killed in each of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kosent.demo import sparkline
+from kosent.files import read_json
+from kosent.stages import Stages
+
+STAGES = ("base", "prepare", "finetune", "export", "verify", "evaluate", "reply")
+SHORT = ("--set", "training.epochs=2", "--set", "training.checkpoint_steps=1")
+
+
+@pytest.fixture
+def command(tiny_home: Path, small_corpus: Path, tmp_path: Path) -> list[str]:
+    return [sys.executable, "-m", "kosent", "demo", "--corpus", str(small_corpus), "--output", "demo", *SHORT]
+
+
+def outputs(folder: Path) -> dict[str, dict[str, str]]:
+    record = read_json(folder / "stages.json")
+    return {name: record[name]["outputs"] for name in STAGES}
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+
+
+def kill_in(stage: str, command: list[str], folder: Path) -> None:
+    """Starts the demo and kills it, with its child, once `stage` has begun."""
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if f"] {stage}:" in line:
+            break
+    else:
+        pytest.fail(f"{stage} never began")
+    if stage == "finetune":
+        wait_for(lambda: bool(list(folder.glob("demo/run/checkpoints/*/complete.json"))))
+    else:
+        time.sleep(0.7)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_in_every_stage_it_ends_with_the_same_files(command: list[str], tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    straight.mkdir()
+    broken.mkdir()
+    done = run(command, straight)
+    assert done.returncode == 0, done.stderr
+    assert "| best constant reply |" in done.stdout
+    assert all(f"] {stage}:" in done.stderr for stage in STAGES)
+    for stage in STAGES[1:]:
+        kill_in(stage, command, broken)
+    again = run(command, broken)
+    assert again.returncode == 0, again.stderr
+    assert "] finetune: kept" in again.stderr
+    assert outputs(broken / "demo") == outputs(straight / "demo")
+    reply = (straight / "demo" / "reply.txt").read_text(encoding="utf-8")
+    assert reply.strip() and reply.strip() in done.stdout
+
+    third = run(command, straight)
+    assert all(f"] {stage}: kept" in third.stderr for stage in STAGES)
+    (straight / "demo" / "data" / "train.jsonl").write_text("", encoding="utf-8")
+    fourth = run([*command], straight)
+    assert fourth.returncode == 0, fourth.stderr
+    assert "] prepare: cleaning" in fourth.stderr and "no longer what it made" in fourth.stderr
+    assert "] finetune: kept" in fourth.stderr, "its input is again what it was"
+    other = run([*command, "--set", "training.seed=1"], straight)
+    assert "] finetune: training, the longest part (its command changed)" in other.stderr
+    assert "] export: merging" in other.stderr and "changed since" in other.stderr
+    assert outputs(straight / "demo")["prepare"] == outputs(broken / "demo")["prepare"]
+    assert outputs(straight / "demo")["export"] != outputs(broken / "demo")["export"]
+
+
+def test_control_c_ends_cleanly_and_says_how_to_go_on(command: list[str], tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    wait_for(lambda: bool(list(tmp_path.glob("demo/run/checkpoints/*/complete.json"))))
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "stopped. What was finished is kept" in said
+
+
+def test_two_demos_in_one_folder_are_refused(command: list[str], tmp_path: Path) -> None:
+    with Stages(tmp_path / "demo").locked():
+        done = run(command, tmp_path)
+    assert done.returncode == 1
+    assert "Another `kosent demo`" in done.stderr
+
+
+def test_a_corpus_that_is_not_there_stops_the_demo(tiny_home: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "kosent", "demo", "--corpus", "no.csv"], tmp_path)
+    assert done.returncode == 3
+    assert "no.csv" in done.stderr
+
+
+def test_sparkline() -> None:
+    assert sparkline([4.0, 3.0, 2.0, 1.0]) == "█▆▃▁"
+    assert len(sparkline([float(i) for i in range(500)])) <= 48
+    assert sparkline([1.0]) == "▁"

