@@ -1,0 +1,48 @@
+"""The README says what the commands say, and both languages have the same parts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from kosent.cli import COMMANDS, overview
+
+READMES = ("README.md", "README.ko.md")
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_list_of_commands_is_the_real_one(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.search(r"<!-- kosent --help -->\n\n(.*?)\n\n<!-- end -->", text, re.DOTALL)
+    assert found
+    assert found.group(1) == "\n".join(f"    {line}".rstrip() for line in overview().splitlines())
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_what_the_readme_links_and_types_is_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (ROOT / target).is_file(), target
+    for command in re.findall(r"^    kosent (\w+)", text, re.MULTILINE):
+        assert command in COMMANDS
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w+)", text):
+        assert f"\n{target}:" in makefile, target
+
+
+def test_both_languages_have_the_same_parts() -> None:
+    english, korean = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    assert english.count("\n## ") == korean.count("\n## ")
+    assert re.findall(r"^\| .*", english, re.MULTILINE)[2:] == re.findall(r"^\| .*", korean, re.MULTILINE)[2:]
+
+
+def test_nothing_in_the_repository_names_a_place_of_one_machine() -> None:
+    unwanted = re.compile("/" + "root/|/" + "home/[a-z]+/|python" + "hosted|py" + "pi\\.org")
+    for path in ROOT.rglob("*"):
+        inside = path.relative_to(ROOT).parts
+        if path.suffix in (".py", ".md", ".toml", ".txt", ".jinja") and not any(part.startswith(".") for part in inside):
+            if "kosent-demo" in inside[0]:
+                continue
+            assert not unwanted.search(path.read_text(encoding="utf-8")), path
