@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from common import Result, report
-
 from kosent.files import read_json
 
 STAGES = ("prepare", "finetune", "export", "verify", "evaluate", "reply")

@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from common import Result, report
-
 from kosent.evaluation.evaluate import CONSTANT, RANDOM
 from kosent.files import read_json
 

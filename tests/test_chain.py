@@ -27,6 +27,7 @@ from kosent.models import ollama_models, remember_export, resolve_model
 from kosent.prompts import SYSTEM_MESSAGE
 from kosent.settings import Settings
 from kosent.testing import ScriptedChat
+from kosent.text import printable
 
 GREEDY = Settings(temperature=0.0, max_tokens=12)
 
@@ -88,11 +89,16 @@ def test_the_prompt_has_exactly_one_bos_and_keeps_typed_markers_as_text(tiny_ggu
     assert tokens.count(106) == 1
 
 
-def test_characters_are_never_cut(tiny_gguf: Path) -> None:
-    """The tiny model repeats the last token of its prompt, so a byte-fallback emoji comes back byte by byte."""
-    model = LlamaCppChat(path=str(tiny_gguf), temperature=1.0, max_tokens=60, seed=3)
-    for chunk in model.stream([HumanMessage("안녕 \U0001fae8\U0001fae8")]):
-        assert "\ud800" not in chunk.text
+def test_characters_are_never_cut(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emoji that the vocabulary spells in four byte tokens arrives as one character."""
+    model = LlamaCppChat(path=str(tiny_gguf))
+    written = "말\U0001fae9끝"
+    tokens = model.load().tokenize(written.encode(), add_bos=False, special=False)
+    assert len(tokens) > len(written)
+    monkeypatch.setattr(LlamaCppChat, "_tokens", lambda self, prompt: iter(tokens))
+    pieces = [chunk.text for chunk in model.stream([HumanMessage("안녕")])]
+    assert "".join(pieces) == written
+    assert "\U0001fae9" in pieces
 
 
 async def test_cancelling_frees_the_model(tiny_gguf: Path) -> None:
@@ -144,8 +150,9 @@ def test_a_name_of_no_known_form_is_refused(name: str) -> None:
 def test_ask_prints_the_reply(tiny_gguf: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["ask", "--model", str(tiny_gguf), "--temperature", "0", "--max-tokens", "5"]
     assert main([*command, "안녕"]) == 0
-    first = capsys.readouterr().out
-    assert first.strip()
+    expected = build_chain(str(tiny_gguf), settings=Settings(temperature=0.0, max_tokens=5)).invoke({"message": "안녕"})
+    assert expected
+    assert capsys.readouterr().out == f"{printable(expected)}\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main([*command, "-"]) == 2
 

@@ -73,7 +73,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(command: list[str], t
     assert "] finetune: kept" in again.stderr
     assert outputs(broken / "demo") == outputs(straight / "demo")
     reply = (straight / "demo" / "reply.txt").read_text(encoding="utf-8")
-    assert reply.strip() and reply.strip() in done.stdout
+    assert len(reply) > 1 and reply in done.stdout
 
     third = run(command, straight)
     assert all(f"] {stage}: kept" in third.stderr for stage in STAGES)

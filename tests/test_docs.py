@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import ROOT
 
+from helpers import ROOT
 from kosent.cli import COMMANDS, overview
 
 READMES = ("README.md", "README.ko.md")

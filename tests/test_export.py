@@ -34,6 +34,9 @@ def test_the_merge_is_the_adapter_applied(tiny_run: Path) -> None:
 def test_an_exported_file_is_verified_and_its_changed_copy_is_not(
     tiny_run: Path, tiny_gguf: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
     assert main(["verify", str(tiny_run), str(tiny_gguf), "--data", str(small_data)]) == 0
     result = read_json(tiny_gguf.with_suffix(".verification.json"))
     assert result["holds"] and result["tokens"]["different"] == []
@@ -41,8 +44,8 @@ def test_an_exported_file_is_verified_and_its_changed_copy_is_not(
     assert result["distribution"]["positions"] > 50
     other = tmp_path / "other"
     shutil.copytree(tiny_run, other)
-    adapter = other / "adapter" / "adapter_config.json"
-    write_json(adapter, read_json(adapter) | {"lora_alpha": 4000})
+    adapter = other / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.randn_like(tensor) for name, tensor in load_file(adapter).items()}, adapter)
     assert main(["verify", str(other), str(tiny_gguf), "--data", str(small_data)]) == 6
     assert "does not say what" in capsys.readouterr().err
 

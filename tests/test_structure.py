@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers import ROOT
 
 HEAVY = ("torch", "transformers", "langchain", "langchain_core", "langchain_ollama", "chromadb", "textual", "llama_cpp", "numpy")
 MAY_IMPORT = {

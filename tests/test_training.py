@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import finetune_arguments
 
+from helpers import finetune_arguments
 from kosent import hf
 from kosent.cli import main
 from kosent.errors import DataError, ModelError, UsageError

@@ -150,7 +150,7 @@ async def test_a_model_that_cannot_be_loaded_is_tried_again(store: ConversationS
 
 async def test_typing_goes_on_while_a_reply_streams(store: ConversationStore) -> None:
     """The composer keeps every letter; sending too early says why it waits, and loses nothing."""
-    chat = app(store, "긴 대답이에요. " * 10, delay=0.01)
+    chat = app(store, "긴 대답이에요. " * 300, delay=0.01)
     async with chat.run_test() as pilot:
         await say(pilot, "하나")
         await until(pilot, lambda: bool(chat.query(Bubble).last().text))
