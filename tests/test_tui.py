@@ -18,7 +18,7 @@ from kosent.errors import BackendError, ModelError
 from kosent.models import chat_model
 from kosent.settings import Settings
 from kosent.testing import ScriptedChat
-from kosent.tui.app import ChatApp
+from kosent.tui.app import ChatApp, chat_app
 from kosent.tui.bubble import Bubble
 from kosent.tui.composer import Composer
 from kosent.tui.texts import TEXTS
@@ -33,7 +33,7 @@ def store(home: Path) -> Iterator[ConversationStore]:
 
 def app(store: ConversationStore, *replies: object, delay: float = 0.0, lang: str = "ko") -> ChatApp:
     model = ScriptedChat(replies=list(replies) or ["그랬군요."], delay=delay)
-    return ChatApp(lambda: build_chain(model), store, model="scripted", lang=lang)
+    return chat_app(lambda: build_chain(model), store, model="scripted", lang=lang)
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -223,7 +223,9 @@ async def test_english_interface(store: ConversationStore) -> None:
     async with chat.run_test():
         shown = " ".join(str(widget.content) for widget in chat.query(Static))
         assert safety.NOTICE["en"] in shown
-        assert not any("가" <= c <= "힣" for c in shown)
+        keys = " ".join(active.binding.description for active in chat.active_bindings.values() if active.binding.show)
+        assert {"Stop", "New", "Quit"} <= set(keys.split())
+        assert not any("가" <= c <= "힣" for c in shown + keys)
 
 
 def test_every_text_exists_in_both_languages() -> None:

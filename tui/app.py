@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 from textual.worker import Worker, WorkerCancelled
@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.runnables import Runnable
 
-Chain = "Runnable[dict[str, Any], str]"
 SECONDS_BETWEEN_SAVES = 0.4
+
+
+def _bindings(lang: str) -> list[BindingType]:
+    keys = (("escape", "stop"), ("ctrl+n", "new"), ("ctrl+q", "quit"))
+    return [Binding(key, action, TEXTS[lang][action], show=True, priority=True) for key, action in keys]
 
 
 class ChatApp(App[None]):
@@ -43,17 +47,16 @@ class ChatApp(App[None]):
     #status { color: $text-muted; padding: 0 2; height: 1; }
     """
 
-    def __init__(
-        self, make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str, lang: str = "ko"
-    ) -> None:
-        self.texts = TEXTS[lang]
+    BINDINGS: ClassVar[list[BindingType]] = _bindings("ko")
+    lang = "ko"
+
+    def __init__(self, make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str) -> None:
         super().__init__()
-        self.make_chain, self.store, self.model, self.lang = make_chain, store, model, lang
+        self.make_chain, self.store, self.model = make_chain, store, model
+        self.texts = TEXTS[self.lang]
         self.chain: Runnable[dict[str, Any], str] | None = None
         self.conversation: int | None = store.latest()
         self.reply: Worker[None] | None = None
-        for key, action, name in (("escape", "stop", "stop"), ("ctrl+n", "new", "new"), ("ctrl+q", "quit", "quit")):
-            self._bindings._add_binding(Binding(key, action, self.texts[name], show=True, priority=True))
 
     def compose(self) -> ComposeResult:
         yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", id="notice", markup=False)
@@ -188,3 +191,17 @@ class ChatApp(App[None]):
     async def action_quit(self) -> None:
         await self._stopped()
         self.exit()
+
+
+class EnglishChatApp(ChatApp):
+    """The same chat with an English interface."""
+
+    BINDINGS: ClassVar[list[BindingType]] = _bindings("en")
+    lang = "en"
+
+
+def chat_app(
+    make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str, lang: str = "ko"
+) -> ChatApp:
+    """The chat in the given language, "ko" or "en"."""
+    return (EnglishChatApp if lang == "en" else ChatApp)(make_chain, store, model=model)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("The chat needs a terminal.", hint='kosent ask "오늘 너무 힘들었어"')
     from kosent.conversations import ConversationStore
     from kosent.models import chat_model_for, resolve_model
-    from kosent.tui.app import ChatApp
+    from kosent.tui.app import chat_app
 
     reference = resolve_model(settings.model)
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     store = ConversationStore()
     try:
-        ChatApp(make_chain, store, model=_short(str(reference)), lang=settings.lang).run()
+        chat_app(make_chain, store, model=_short(str(reference)), lang=settings.lang).run()
     finally:
         store.close()
     return 0
