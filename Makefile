@@ -27,8 +27,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt .ci/llama-build.cmake
 	@echo "[set-up 1/3] torch"
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@echo "[set-up 2/3] llama.cpp, compiled for this processor: about 3 minutes on 2 cores, once"
-	CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) CMAKE_ARGS="$(LLAMA) -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(HOOK) -DCMAKE_PROJECT_ggml_INCLUDE=$(HOOK)" \
-		$(PIP) install -q -c constraints.txt llama-cpp-python
+	@# --no-cache-dir: pip would take a wheel that was built with other settings
+	CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) CMAKE_ARGS="$(LLAMA) -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(HOOK) -DCMAKE_PROJECT_ggml_INCLUDE=$(HOOK)" \
+		$(PIP) install -q --no-cache-dir -c constraints.txt llama-cpp-python
 	@echo "[set-up 3/3] KoSent and its other libraries: about 2 minutes"
 	$(PIP) install -q -c constraints.txt -e '.[all]'
 	@touch $@
