@@ -22,10 +22,11 @@ setup-dev: $(VENV)/.ready-dev
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/llama-build.cmake
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "KoSent needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	@command -v cc >/dev/null || { echo "A C compiler is missing: sudo apt install build-essential"; exit 1; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null || { echo "A C and C++ compiler is missing: sudo apt install build-essential"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv is missing: sudo apt install python3-venv python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "[set-up 1/3] torch"
-	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@echo "[set-up 2/3] llama.cpp, compiled for this processor: about 3 minutes on 2 cores, once"
 	@# --no-cache-dir: pip would take a wheel that was built with other settings
 	CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) CMAKE_ARGS="$(LLAMA) -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(HOOK) -DCMAKE_PROJECT_ggml_INCLUDE=$(HOOK)" \

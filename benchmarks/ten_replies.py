@@ -2,7 +2,7 @@
 
     make demo && .venv/bin/python benchmarks/ten_replies.py [--demo kosent-demo]
 
-Every n-th turn is taken, from the first on, so that nobody chooses. Long replies of the base are cut at 120 characters, and marked.
+Every n-th turn is taken, from the first on, so that nobody chooses.
 """
 
 from __future__ import annotations
@@ -13,13 +13,8 @@ from pathlib import Path
 
 from kosent.files import write_text
 
-COUNT, CUT = 10, 120
+COUNT = 10
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "replies.md"
-
-
-def shown(reply: str) -> str:
-    line = " ".join(reply.split())
-    return line if len(line) <= CUT else f"{line[:CUT]} … ({len(line)} characters)"
 
 
 def main() -> None:
@@ -31,8 +26,8 @@ def main() -> None:
     lines = [
         "# Ten replies, unedited",
         "",
-        f"Every {len(rows) // COUNT}th of the {len(rows)} held-out turns of `make demo`, greedy. Base and tuned model are Gemma 3 270M",
-        "before and after; both saw the turns before this one. Written by `benchmarks/ten_replies.py`.",
+        f"Every {len(rows) // COUNT}th of the {len(rows)} held-out turns of `make demo`, greedy, at most 256 tokens. Base and",
+        "tuned model are Gemma 3 270M before and after; both saw the turns before. Written by `benchmarks/ten_replies.py`.",
         "",
     ]
     for row in chosen:
@@ -40,8 +35,8 @@ def main() -> None:
             f"**{row['user']}**",
             "",
             f"- a person wrote: {row['reference']}",
-            f"- base: {shown(row['base'])}",
-            f"- tuned: {shown(row['tuned'])}",
+            f"- base: {' '.join(row['base'].split())}",
+            f"- tuned: {' '.join(row['tuned'].split())}",
             "",
         ]
     write_text(TARGET, "\n".join(lines))

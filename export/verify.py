@@ -35,6 +35,9 @@ Calibrated on Gemma 3 270M (docs/benchmarks.md): f16 99.6 % and below 0.00001; q
 quantizes the activations, and a model this small is often torn between two words.
 """
 
+FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0"}
+"""`general.file_type` of GGUF -> quantization (llama.h, enum llama_ftype)."""
+
 TEXTS = (
     "오늘 회사에서 실수를 해서 너무 속상해요.",
     "ㅋㅋㅋㅋ 진짜? ㅠㅠ 😢👨‍👩‍👧",
@@ -86,12 +89,14 @@ def run(args: argparse.Namespace) -> int:
     hf.quiet()
     messages = read_split(args.data, "test")[: args.dialogues]
     trained = hf.load_for_inference(str(args.run_directory), dtype="float32")
-    exported = Llama(str(args.gguf), n_ctx=trained_run.facts["recipe"]["max_length"], logits_all=True, verbose=False)
+    try:
+        exported = Llama(str(args.gguf), n_ctx=trained_run.facts["recipe"]["max_length"], logits_all=True, verbose=False)
+    except ValueError as error:
+        raise ModelError(f"llama.cpp cannot load {args.gguf}: {error}", hint=f"kosent export {args.run_directory}") from error
     different = compare_tokens(trained, exported)
     dialogues = [encode(m, trained.tokenizer, trained.template, trained.layout, exported.n_ctx()) for m in messages]
     agreement = compare_distributions(trained, exported, dialogues)
-    quantization = next((name for name in LIMITS if name in args.gguf.name), "q8_0")
-    least, greatest = LIMITS[quantization]
+    least, greatest = LIMITS[FILE_TYPES[exported.metadata["general.file_type"]]]
     holds = not different and agreement.same_top >= least and agreement.divergence <= greatest
     result = {
         "gguf": {"name": args.gguf.name, "sha256": sha256(args.gguf)},

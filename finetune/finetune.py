@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     if args.resume and is_run(args.output) and _already_finished(args.output, facts):
+        shutil.rmtree(args.output / "checkpoints", ignore_errors=True)
         say(f"{args.output} is finished; nothing to do.")
         return 0
     write_json(args.output / "run.json", facts)
@@ -151,3 +152,4 @@ def _train(output: Path, facts: dict[str, Any], encoded: Encoded, recipe: Recipe
          "tokens_per_second": round(speed, 1), "peak_memory_gb": round(peak, 2)},
     )  # fmt: skip
     write_json(output / "run.json", facts | {"status": FINISHED})
+    shutil.rmtree(checkpoints, ignore_errors=True)

@@ -57,10 +57,12 @@ def read_split(folder: Path, split: str) -> list[list[dict[str, str]]]:
     except ValueError as error:
         raise DataError(f"{file} is not JSON lines: {error}.", hint=f"kosent prepare SOURCE --output {folder}") from error
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+        if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or not row["messages"]:
             raise DataError(
                 f'{file}: line {number} is not {{"messages": [...]}}.', hint=f"kosent prepare SOURCE --output {folder}"
             )
+    if not rows:
+        raise DataError(f"{file} is empty.", hint=f"kosent prepare SOURCE --output {folder}")
     return [row["messages"] for row in rows]
 
 

@@ -6,7 +6,6 @@ The Trainer brings optimizer, schedule, clipping, devices and checkpoints. Ours 
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 import warnings
@@ -195,6 +194,7 @@ def train(
         callbacks=[watch],
     )
     trainer.validation = validation
+    trainer.args._n_gpu = min(trainer.args.n_gpu, 1)  # one item is one step; DataParallel would split it
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if watch.interrupted and trainer.state.global_step < len(plan):
@@ -203,5 +203,4 @@ def train(
         trainer.evaluate()
     keep = ("step", "loss", "grad_norm", "learning_rate", "eval_loss")
     log = [{key: entry[key] for key in keep if key in entry} for entry in trainer.state.log_history]
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return [entry for entry in log if len(entry) > 1]

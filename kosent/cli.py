@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        # conversations stay here even where the shell has tracing to LangSmith switched on
+        os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
         parser, module = build_parser(name)
         return int(module.run(parser.parse_args(arguments[1:])))
     except KosentError as error:
@@ -95,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except (OSError, UnicodeError) as error:
+        print(f"kosent {name}: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ class ConversationStore:
         try:
             self._db.execute("PRAGMA foreign_keys = ON")
             self._migrate()
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise KosentError(f"The conversations in {self.path} cannot be opened now: {error}.") from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise self._damaged(error) from error

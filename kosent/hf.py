@@ -53,9 +53,12 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(resolve_base(name))
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base(name))
     except (OSError, ValueError) as error:
         raise _advice(name, error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def load_model(name: str, *, dtype: str) -> Any:
@@ -92,7 +95,8 @@ def load_for_inference(name: str, *, dtype: str = "float32") -> Trained:
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers 5.23 through peft 0.21
-            model = PeftModel.from_pretrained(model, str(run.adapter))
+            # the base itself, its layers now with adapters: inside PEFT's wrapper `generate` would compute every prompt's logits
+            model = PeftModel.from_pretrained(model, str(run.adapter)).get_base_model()
     else:
         tokenizer, model = load_tokenizer(name), load_model(name, dtype=dtype)
         layout = layout_for_vocabulary(tokenizer.get_vocab())

@@ -12,6 +12,8 @@ import codecs
 import ctypes
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,10 @@ class LlamaCppChat(BaseChatModel):
     """Threads for generation; None leaves it to llama.cpp."""
 
     _llama: Any = PrivateAttr(default=None)
+    _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _writer: int | None = PrivateAttr(default=None)
+    """The thread that holds `_lock`."""
 
     @property
     def _llm_type(self) -> str:
@@ -71,18 +76,25 @@ class LlamaCppChat(BaseChatModel):
 
     def load(self) -> Any:
         """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`."""
-        if self._llama is None:
-            from llama_cpp import Llama, llama_log_set
-
-            llama_log_set(_SILENT, None)
-            try:
-                self._llama = Llama(
-                    self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads,
-                    swa_full=True, seed=self.seed, verbose=False,
-                )  # fmt: skip
-            except (ValueError, OSError) as error:
-                raise ModelError(f"llama.cpp cannot load {self.path}: {error}") from error
+        with self._loading:
+            if self._llama is None:
+                self._llama = self._loaded()
         return self._llama
+
+    def _loaded(self) -> Any:
+        from llama_cpp import Llama, _internals, llama, llama_log_set
+
+        llama_log_set(_SILENT, None)
+        # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
+        for module in (_internals, llama):
+            setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
+        try:
+            return Llama(
+                self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads,
+                swa_full=True, seed=self.seed, verbose=False,
+            )  # fmt: skip
+        except (ValueError, OSError) as error:
+            raise ModelError(f"llama.cpp cannot load {self.path}: {error}") from error
 
     def _template(self) -> tuple[str, Layout]:
         template = self.load().metadata.get("tokenizer.chat_template")
@@ -119,8 +131,8 @@ class LlamaCppChat(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         if stop:
             raise UsageError("LlamaCppChat ends a reply at the model's own end-of-turn token; `stop` is not supported.")
-        with self._lock:
-            prompt = self.prompt_tokens(messages)
+        with self._alone():
+            prompt, dropped = self._fitting(messages)
             room = self.context - len(prompt)
             if room < 1:
                 raise UsageError(
@@ -144,10 +156,32 @@ class LlamaCppChat(BaseChatModel):
                 if count >= limit:
                     break
             usage = UsageMetadata(input_tokens=len(prompt), output_tokens=count, total_tokens=len(prompt) + count)
-            last = AIMessageChunk(
-                content="", usage_metadata=usage, response_metadata={"finish_reason": reason}, chunk_position="last"
-            )
+            facts = {"finish_reason": reason, "dropped_turns": dropped}
+            last = AIMessageChunk(content="", usage_metadata=usage, response_metadata=facts, chunk_position="last")
             yield ChatGenerationChunk(message=last, generation_info={"finish_reason": reason})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other reply is being written; one model has one cache."""
+        if self._writer == threading.get_ident():
+            raise BackendError("Another reply of this model is still being read in this thread.", hint="finish or close it first")
+        with self._lock:
+            self._writer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer = None
+
+    def _fitting(self, messages: Sequence[BaseMessage]) -> tuple[list[int], int]:
+        """Token ids of the prompt without the oldest turns that leave no room for a reply, and how many turns those were."""
+        kept, dropped = list(messages), 0
+        first = 1 if kept and kept[0].type == "system" else 0
+        prompt = self.prompt_tokens(kept)
+        while len(prompt) + min(self.max_tokens, self.context // 4) > self.context and len(kept) - first >= 3:
+            del kept[first : first + 2]
+            dropped += 1
+            prompt = self.prompt_tokens(kept)
+        return prompt, dropped
 
     async def _astream(
         self,
@@ -158,16 +192,19 @@ class LlamaCppChat(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         """Each token is computed in a thread; cancelling waits for the one under way, then stops and frees the model."""
         chunks = self._stream(messages, stop, None, **kwargs)
-        under_way = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+        loop = asyncio.get_running_loop()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="kosent-reply")  # its own: waiting replies must not take its place
+        under_way = loop.run_in_executor(thread, next, chunks, None)
         try:
             while (chunk := await asyncio.shield(under_way)) is not None:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-                under_way = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+                under_way = loop.run_in_executor(thread, next, chunks, None)
         finally:
             await asyncio.wait([under_way])
-            chunks.close()  # type: ignore[attr-defined]  # a generator
+            await loop.run_in_executor(thread, chunks.close)  # type: ignore[attr-defined]  # a generator
+            thread.shutdown(wait=False)
 
     def _tokens(self, prompt: list[int]) -> Iterator[int]:
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +46,19 @@ class ModelReference:
 
 
 def ollama_url() -> str:
-    host = os.environ.get("OLLAMA_HOST", "127.0.0.1:11434")
-    return (host if "://" in host else f"http://{host}").replace("0.0.0.0", "127.0.0.1").rstrip("/")
+    """Where Ollama listens: OLLAMA_HOST as Ollama reads it, with 11434 as the port when none is given."""
+    host = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1"
+    parts = urllib.parse.urlsplit(host if "://" in host else f"http://{host}")
+    name = parts.hostname or "127.0.0.1"
+    port = parts.port or (11434 if "://" not in host else {"http": 80, "https": 443}.get(parts.scheme, 11434))
+    return f"{parts.scheme}://{'127.0.0.1' if name == '0.0.0.0' else name}:{port}"
 
 
 def ollama_models(timeout: float = PROBE_SECONDS) -> list[str]:
     """Names of the models in the running Ollama. Raises `BackendError` when none answers within `timeout` seconds."""
     try:
-        with urllib.request.urlopen(f"{ollama_url()}/api/tags", timeout=timeout) as response:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's 127.0.0.1
+        with direct.open(f"{ollama_url()}/api/tags", timeout=timeout) as response:
             return [model["name"] for model in json.load(response)["models"]]
     except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
         raise BackendError(f"No Ollama answers at {ollama_url()} ({error}).", hint="ollama serve") from error
@@ -129,14 +135,15 @@ def chat_model_for(reference: ModelReference, settings: Settings) -> BaseChatMod
     """The chat model of a reference that was already found."""
     common: dict[str, Any] = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
     if reference.kind == "ollama":
-        from langchain_ollama import ChatOllama
+        from kosent.ollama_model import OllamaChat
 
-        return ChatOllama(
+        return OllamaChat(
             model=reference.name,
             base_url=ollama_url(),
             num_ctx=settings.context,
             num_predict=settings.max_tokens,
             repeat_penalty=1.0,
+            client_kwargs={"trust_env": False},
             **common,
         )
     extras.require("embedded", what=f"Answering from {Path(reference.name).name} in this process")

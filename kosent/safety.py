@@ -14,6 +14,7 @@ NOTICE = {
     "en": "Replies are written by a generative AI. They do not replace professional help.",
 }
 HELP = {
-    "ko": f"혼자 견디기 힘들 때, 24시간: 자살예방 {SUICIDE_PREVENTION_LINE}, 정신건강 위기 {MENTAL_HEALTH_CRISIS_LINE}",
+    "ko": f"혼자 견디기 힘들 때는 언제든 전화하세요: 자살예방 상담전화 {SUICIDE_PREVENTION_LINE}, "
+    f"정신건강 위기상담전화 {MENTAL_HEALTH_CRISIS_LINE}",
     "en": f"When it is too much alone (Korea, 24 hours): call {SUICIDE_PREVENTION_LINE} or {MENTAL_HEALTH_CRISIS_LINE}",
 }

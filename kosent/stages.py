@@ -11,7 +11,7 @@ import codecs
 import ctypes
 import fcntl
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +26,8 @@ from kosent.errors import KosentError
 from kosent.files import read_json, sha256, write_json, write_text
 from kosent.progress import say
 
+INTERRUPTED = "it was interrupted"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -38,8 +40,8 @@ class Stage:
     """Files whose change makes it run again."""
     outputs: Sequence[Path]
     """Files that it makes."""
-    makes: Path
-    """The folder or file that is removed before it runs anew."""
+    makes: Path | None = None
+    """The folder that must not hold anything else when it runs anew; what is there is moved aside, never removed."""
     capture: bool = False
     """Whether its standard output is also written to `outputs[0]`."""
 
@@ -70,18 +72,29 @@ class Stages:
         earlier = self.record.get(stage.name)
         if earlier is None:
             return "not made yet"
-        if earlier["arguments"] != list(stage.arguments):
+        if earlier["arguments"] != self._arguments(stage):
             return "its command changed"
-        changed = [str(path) for path in stage.inputs if earlier["inputs"].get(str(path)) != sha256(path)]
+        changed = [str(path) for path in stage.inputs if earlier["inputs"].get(self._name(path)) != sha256(path)]
         if changed:
             return f"changed since: {', '.join(changed)}"
         if not earlier["outputs"]:
-            return "it was interrupted"
+            return INTERRUPTED
         lost = [str(path) for path in stage.outputs if not path.is_file()]
         if lost:
             return f"missing: {', '.join(lost)}"
-        touched = [str(path) for path in stage.outputs if earlier["outputs"].get(str(path)) != sha256(path)]
+        touched = [str(path) for path in stage.outputs if earlier["outputs"].get(self._name(path)) != sha256(path)]
         return f"no longer what it made: {', '.join(touched)}" if touched else ""
+
+    def _name(self, path: Path) -> str:
+        """A path as it is recorded: relative to the folder where it lies in it, so that the folder can be moved."""
+        inside = path.resolve().is_relative_to(self.folder.resolve())
+        return path.resolve().relative_to(self.folder.resolve()).as_posix() if inside else str(path.resolve())
+
+    def _hashes(self, paths: Sequence[Path]) -> dict[str, str]:
+        return {self._name(path): sha256(path) for path in paths}
+
+    def _arguments(self, stage: Stage) -> list[str]:
+        return [argument.replace(str(self.folder), ".") for argument in stage.arguments]
 
     def run(self, stage: Stage, place: str) -> None:
         """Runs or keeps one stage. Raises `KosentError` when its command fails."""
@@ -90,24 +103,27 @@ class Stages:
             say(f"{place} {stage.name}: kept")
             return
         say(f"{place} {stage.name}: {stage.purpose} ({reason})")
-        if reason not in ("not made yet", "it was interrupted"):
-            _remove(stage.makes)
-        inputs = {str(path): sha256(path) for path in stage.inputs}
-        self.record[stage.name] = {"arguments": list(stage.arguments), "inputs": inputs, "outputs": {}}
+        inputs = self._hashes(stage.inputs)
+        if reason != INTERRUPTED and stage.makes is not None:
+            _move_aside(stage.makes)
+        self.record[stage.name] = {"arguments": self._arguments(stage), "inputs": inputs, "outputs": {}}
         write_json(self.file, self.record)
         began = time.monotonic()
         peak = _call(stage)
         self.timing[stage.name] = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(peak, 2)}
-        self.record[stage.name]["outputs"] = {str(path): sha256(path) for path in stage.outputs}
+        self.record[stage.name]["outputs"] = self._hashes(stage.outputs)
         write_json(self.file, self.record)
         write_json(self.timing_file, self.timing)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _move_aside(folder: Path) -> None:
+    """Renames a folder that has something in it to `NAME.old`, `NAME.old2` …, so that nothing of the user's is lost."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    names = (folder.with_name(f"{folder.name}.old{number or ''}") for number in (0, *range(2, 1000)))
+    free = next(name for name in names if not name.exists())
+    folder.rename(free)
+    say(f"    {folder} was moved to {free}.")
 
 
 def _die_with_parent() -> None:
@@ -120,7 +136,8 @@ def _call(stage: Stage) -> float:
     """Runs `kosent` with the stage's arguments in a process of its own; returns its peak memory in GB (10^9 bytes)."""
     output = subprocess.PIPE if stage.capture else None
     command = [sys.executable, "-m", "kosent", *stage.arguments]
-    process = subprocess.Popen(command, stdout=output, preexec_fn=_die_with_parent)
+    # a group of its own: Ctrl-C reaches it once, through us, and it can write a checkpoint
+    process = subprocess.Popen(command, stdout=output, preexec_fn=_die_with_parent, process_group=0)
     try:
         if stage.capture:
             write_text(stage.outputs[0], _echo(process))
@@ -135,8 +152,9 @@ def _call(stage: Stage) -> float:
         raise KeyboardInterrupt
     if code != 0:
         how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        again = shlex.join(["kosent", *sys.argv[1:]])
         raise KosentError(
-            f"The stage {stage.name} {how}: kosent {' '.join(stage.arguments)}", hint="kosent demo     (goes on from here)"
+            f"The stage {stage.name} {how}: {shlex.join(['kosent', *stage.arguments])}", hint=f"{again}     (goes on from here)"
         )
     return usage.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 

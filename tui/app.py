@@ -6,6 +6,7 @@ and the reply while it streams (`kosent.conversations`).
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -55,6 +56,8 @@ class ChatApp(App[None]):
         self.make_chain, self.store, self.model = make_chain, store, model
         self.texts = TEXTS[self.lang]
         self.chain: Runnable[dict[str, Any], str] | None = None
+        self.load_problem: Exception | None = None
+        self.loading_ended = asyncio.Event()
         self.conversation: int | None = store.latest()
         self.reply: Worker[None] | None = None
 
@@ -69,7 +72,7 @@ class ChatApp(App[None]):
         self.query_one(Composer).focus()
         self.query_one("#conversation").anchor()
         await self._show_stored()
-        self._load()
+        self._begin_loading()
 
     async def _show_stored(self) -> None:
         box = self.query_one("#conversation", VerticalScroll)
@@ -81,25 +84,35 @@ class ChatApp(App[None]):
 
     def _bubble(self, message: StoredMessage) -> Bubble:
         speaker = self.texts["you" if message.role == "user" else "reply"]
-        notes = {WRITING: self.texts["cut_off"], STOPPED: self.texts["stopped"], FAILED: self.texts["cut_off"]}
+        notes = {WRITING: self.texts["cut_off"], STOPPED: self.texts["stopped"], FAILED: self.texts["failed_before"]}
         return Bubble(message.role, speaker, message.content, notes.get(message.status, ""))
 
     def _status(self, text: str) -> None:
         self.query_one("#status", Static).update(text)
 
-    @work(thread=True, exclusive=True, group="load")
+    @work(thread=True, group="load")
     def _load(self) -> None:
+        chain, problem = None, None
         try:
-            self.chain = self.make_chain()
-        except KosentError as error:
-            self.call_from_thread(self._status, self._explained(error))
-        else:
-            self.call_from_thread(self._status, f"{self.texts['ready']} · {self.model}")
+            chain = self.make_chain()
+        except Exception as error:  # whatever a backend raises must not end the chat
+            problem = error
+        self.call_from_thread(self._end_loading, chain, problem)
 
-    def _explained(self, error: BaseException) -> str:
-        text = self.texts["failed"].format(reason=str(error) or type(error).__name__)
+    def _begin_loading(self) -> None:
+        self.loading_ended = asyncio.Event()
+        self._status(self.texts["loading"])
+        self._load()
+
+    def _end_loading(self, chain: Runnable[dict[str, Any], str] | None, problem: Exception | None) -> None:
+        self.chain, self.load_problem = chain, problem
+        self.loading_ended.set()
+        self._status(self._explained("load_failed", problem) if problem else f"{self.texts['ready']} · {self.model}")
+
+    def _explained(self, text: str, error: BaseException) -> str:
+        explained = self.texts[text].format(reason=str(error) or type(error).__name__)
         hint = error.hint if isinstance(error, KosentError) else None
-        return f"{text}  {self.texts['try'].format(hint=hint)}" if hint else text
+        return f"{explained}  {self.texts['try'].format(hint=hint)}" if hint else explained
 
     async def on_composer_sent(self, sent: Composer.Sent) -> None:
         if self.reply is not None and not self.reply.is_finished:
@@ -145,8 +158,8 @@ class ChatApp(App[None]):
                     self.store.update(row, bubble.text, WRITING)
                     saved = time.monotonic()
             status, note = COMPLETE, ""
-        except (KosentError, OSError, ValueError, RuntimeError) as error:
-            status, note = FAILED, self._explained(error)
+        except Exception as error:  # whatever a backend raises must not end the chat
+            status, note = FAILED, self._explained("failed", error)
         finally:
             self.store.update(row, bubble.text, status)
             if self.is_running:
@@ -157,16 +170,12 @@ class ChatApp(App[None]):
 
     async def _ready_chain(self) -> Runnable[dict[str, Any], str]:
         """The chain, once it is loaded; loading is tried again when it failed before."""
-        loading = [worker for worker in self.workers if worker.group == "load" and not worker.is_finished]
-        if self.chain is None and not loading:
-            loading = [self._load()]
-        for worker in loading:
-            try:
-                await worker.wait()
-            except WorkerCancelled:
-                continue
+        if self.chain is None and self.loading_ended.is_set():
+            self._begin_loading()
+        await self.loading_ended.wait()
         if self.chain is None:
-            raise KosentError(str(self.query_one("#status", Static).content))
+            assert self.load_problem is not None
+            raise self.load_problem
         return self.chain
 
     def action_stop(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,17 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def recipe_path(name: str) -> Path:
+    """The file of a recipe that comes with KoSent."""
+    with as_file(files("kosent.finetune.recipes").joinpath(f"{name}.toml")) as path:
+        return path
+
+
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Raises `UsageError` that lists every unknown key and every value of the wrong kind at once."""
     path = Path(name)
     if name in names():
-        text = files("kosent.finetune.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        text = recipe_path(name).read_text(encoding="utf-8")
     elif path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
