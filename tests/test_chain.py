@@ -23,7 +23,7 @@ from kosent import build_chain, chat_model
 from kosent.cli import main
 from kosent.errors import BackendError, ModelError, UsageError
 from kosent.llama_cpp_model import LlamaCppChat
-from kosent.models import ollama_models, remember_export, resolve_model
+from kosent.models import ModelReference, chat_model_for, ollama_models, ollama_url, remember_export, resolve_model
 from kosent.prompts import SYSTEM_MESSAGE
 from kosent.settings import Settings
 from kosent.testing import ScriptedChat
@@ -126,6 +126,61 @@ def test_a_conversation_too_long_for_the_context_is_an_error(tiny_gguf: Path) ->
         model.invoke([HumanMessage("길다 " * 100)])
 
 
+def test_the_oldest_turns_give_way_when_the_context_is_full(tiny_gguf: Path) -> None:
+    model = LlamaCppChat(path=str(tiny_gguf), context=256, temperature=0.0, max_tokens=4)
+    turns = [kind(f"{number}번째로 한 이야기예요") for number in range(20) for kind in (HumanMessage, AIMessage)]
+    reply = model.invoke([SystemMessage("시스템"), *turns, HumanMessage("끝")])
+    dropped = reply.response_metadata["dropped_turns"]
+    assert 0 < dropped < 20
+    assert (
+        reply.usage_metadata["input_tokens"]
+        == len(  # type: ignore[index]
+            model.prompt_tokens([SystemMessage("시스템"), *turns[2 * dropped :], HumanMessage("끝")])
+        )
+    )
+
+
+async def test_replies_that_wait_do_not_stop_the_one_being_written(tiny_gguf: Path) -> None:
+    model = LlamaCppChat(path=str(tiny_gguf), temperature=0.0, max_tokens=6)
+    first = model.astream([HumanMessage("안녕")])
+    assert await anext(first)
+    waiting = [asyncio.create_task(model.ainvoke([HumanMessage(f"{number}")])) for number in range(12)]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+
+    async def rest() -> None:
+        async for _ in first:
+            pass
+
+    await asyncio.wait_for(rest(), 60)
+    assert all(reply.content is not None for reply in await asyncio.wait_for(asyncio.gather(*waiting), 60))
+
+
+def test_a_second_reply_inside_the_first_is_an_error_and_not_a_wait(tiny_gguf: Path) -> None:
+    model = LlamaCppChat(path=str(tiny_gguf), temperature=0.0, max_tokens=6)
+    first = model.stream([HumanMessage("안녕")])
+    next(first)
+    with pytest.raises(BackendError, match="in this thread"):
+        model.invoke([HumanMessage("또")])
+    first.close()  # type: ignore[attr-defined]
+    assert model.invoke([HumanMessage("또")])
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("127.0.0.1:1234", "http://127.0.0.1:1234"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("https://models.example", "https://models.example:443"),
+    ],
+)
+def test_ollama_host_is_read_as_ollama_reads_it(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert ollama_url() == url
+
+
 def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "bad.gguf"
     file.write_bytes(b"GGUF not really")
@@ -211,6 +266,19 @@ def test_a_real_ollama_answers_through_the_chain(ollama: str, monkeypatch: pytes
     chunks = list(chain.stream({"message": "What is the capital of France?"}))
     assert len(chunks) > 2
     assert "".join(chunks) == said
+
+
+async def test_an_ollama_that_goes_away_is_explained(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama)
+    chain = build_chain("ollama:smol", settings=GREEDY)
+    model = chat_model("ollama:smol", settings=GREEDY).model_copy(update={"model": "removed"})
+    with pytest.raises(BackendError, match="could not answer with 'removed'"):
+        await build_chain(model).ainvoke({"message": "hello"})
+    assert chain.invoke({"message": "hello"})
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    gone = chat_model_for(ModelReference("ollama", "smol"), GREEDY)
+    with pytest.raises(BackendError, match="The connection to Ollama"):
+        list(build_chain(gone).stream({"message": "hello"}))
 
 
 def test_a_model_that_ollama_lacks_is_named_with_the_next_command(

@@ -82,6 +82,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(command: list[str], t
     assert fourth.returncode == 0, fourth.stderr
     assert "] prepare: cleaning" in fourth.stderr and "no longer what it made" in fourth.stderr
     assert "] finetune: kept" in fourth.stderr, "its input is again what it was"
+    assert (straight / "demo" / "data.old" / "train.jsonl").read_text(encoding="utf-8") == "", "moved aside, not removed"
     other = run([*command, "--set", "training.seed=1"], straight)
     assert "] finetune: training, the longest part (its command changed)" in other.stderr
     assert "] export: merging" in other.stderr and "changed since" in other.stderr

@@ -28,7 +28,7 @@ def test_what_the_readme_links_and_types_is_there(name: str) -> None:
     for command in re.findall(r"^    kosent (\w+)", text, re.MULTILINE):
         assert command in COMMANDS
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make (\w+)", text):
+    for target in re.findall(r"(?:^    |`)make (\w+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile, target
 
 
@@ -36,6 +36,11 @@ def test_both_languages_have_the_same_parts() -> None:
     english, korean = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
     assert english.count("\n## ") == korean.count("\n## ")
     assert re.findall(r"^\| .*", english, re.MULTILINE)[2:] == re.findall(r"^\| .*", korean, re.MULTILINE)[2:]
+
+
+def test_no_placeholder_is_left() -> None:
+    for path in [*(ROOT / name for name in READMES), *(ROOT / "docs").glob("*.md")]:
+        assert not re.search(r"\b[A-Z]+_[A-Z]+(?:_[A-Z]+)*$|^[A-Z]{6,}$", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_nothing_in_the_repository_names_a_place_of_one_machine() -> None:

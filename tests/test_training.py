@@ -170,6 +170,26 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(
         assert sha256(output / name) == sha256(tiny_run / name), name
 
 
+def test_a_failure_after_the_last_step_does_not_cost_the_training(
+    tiny_run: Path, tiny_base: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kosent.finetune import plots
+
+    def full(*args: object) -> None:
+        raise OSError("No space left on device")
+
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "plot_loss", full)
+        assert main(finetune_arguments(small_data, output, tiny_base)) == 1
+    assert read_json(output / "run.json")["status"] == "training"
+    assert main(finetune_arguments(small_data, output, tiny_base, "--resume")) == 0
+    assert read_json(output / "timing.json")["resumed_after_step"] > 0
+    assert not (output / "checkpoints").exists()
+    for name in ("metrics.jsonl", "loss.png", "adapter/adapter_model.safetensors", "run.json"):
+        assert sha256(output / name) == sha256(tiny_run / name), name
+
+
 def test_a_broken_newest_checkpoint_is_skipped(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         folder = tmp_path / f"checkpoint-{step}"
