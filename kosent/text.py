@@ -53,7 +53,3 @@ def foreign_share(text: str) -> float:
     """Share of the letters of `text` that are written neither in Hangul nor in Latin script, 0 to 1."""
     letters = [c for c in text if c.isalpha()]
     return sum(map(is_foreign, letters)) / len(letters) if letters else 0.0
-
-
-def has_hangul(text: str) -> bool:
-    return bool(_HANGUL.search(text))
