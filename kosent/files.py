@@ -76,7 +76,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_folder(folder: Path, pattern: str = "**/*") -> dict[str, str]:
+def sha256_folder(folder: Path) -> dict[str, str]:
     """`{relative path: sha256}` for every file under `folder` that matches, sorted by path."""
-    paths = sorted(path for path in folder.glob(pattern) if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
