@@ -1,95 +1,160 @@
-"""Cleaning and splitting dialogues; every rule is counted, and what is rejected is kept with its reason.
-
-text           NFC; control, escape and invisible characters removed; white space folded (`kosent.text.clean`)
-empty          a dialogue ends before its first empty utterance; one without a single whole pair is rejected
-foreign        a dialogue in which over a tenth of the letters of an utterance are neither Hangul nor Latin is rejected
-duplicate      the same utterances as an earlier dialogue, compared by letters and digits alone, are rejected
-leak           a training dialogue that shares a user utterance of six or more letters with validation or test is rejected
-"""
+"""Cleaning one row: what the rules that need no other row make of it."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
 
-from kosent.finetune.corpus import RawDialogue
-from kosent.text import clean, foreign_share, normalized
+from kosent.finetune.personal import mask_personal
+from kosent.finetune.records import Record
+from kosent.finetune.rules import CleaningSettings
+from kosent.finetune.text_rules import Reject, check_script, fix_encoding, limit_repetition
+from kosent.text import clean, normalized
 
-MAX_FOREIGN_SHARE = 0.1
-LEAK_LETTERS = 6
-SPLITS = ("train", "validation", "test")
+NOTHING = frozenset(
+    ("", "nan", "none", "null", "n/a", "na", "#n/a", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "undefined", "-", "<na>")
+)
+_PLAIN = re.compile(r"[가-힣ㄱ-ㅎㅏ-ㅣ0-9.,!~…]+(?: [가-힣ㄱ-ㅎㅏ-ㅣ0-9.,!?~…]+)*\??")
+
+
+@dataclass(frozen=True)
+class Change:
+    rule: str
+    before: str
+    after: str
+    role: str
+    """Who says it; "dialogue" where the order or the number of turns changed."""
 
 
 @dataclass
 class Cleaned:
-    """Outcome of cleaning: rows per split as they are written, rejected rows, and how often each rule acted."""
+    """What became of a row."""
 
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    record: Record
+    turns: list[tuple[str, str]]
+    """(role, text) with the roles system, user, assistant and, in a preference, chosen and rejected."""
+    changes: list[Change] = field(default_factory=list)
+    rule: str = ""
+    """The rule that rejected it; empty where none did."""
+    why: str = ""
 
+    def reject(self, rule: str, why: str) -> None:
+        self.rule, self.why = rule, why
 
-def split_of(pairs: Iterable[tuple[str, str]], validation: float, test: float) -> str:
-    """The split of a dialogue, decided by a hash of its own words: stable under re-ordering and growth of the corpus."""
-    text = "\n".join(normalized(utterance) for pair in pairs for utterance in pair)
-    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-    if place < test:
-        return "test"
-    return "validation" if place < test + validation else "train"
+    def key(self) -> str:
+        """All that is said, reduced to letters and digits: an utterance a line, without the system message."""
+        return "\n".join(normalized(text) for role, text in self.turns if role != "system")
 
+    def users(self) -> list[str]:
+        return [normalized(text) for role, text in self.turns if role == "user"]
 
-def _clean_pairs(raw: RawDialogue, counts: Counter[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for person, system in raw.pairs:
-        cleaned = (clean(person), clean(system))
-        if not all(cleaned) or "nan" in (cleaned[0].lower(), cleaned[1].lower()):
-            break
-        if cleaned != (person, system):
-            counts["utterance pairs changed"] += 1
-        pairs.append(cleaned)
-    if pairs and len(pairs) < len(raw.pairs):
-        counts["dialogues shorter than the columns allow"] += 1
-    return pairs
+    def replies(self) -> list[str]:
+        return [text for role, text in self.turns if role == "assistant"]
 
 
-def clean_dialogues(raws: Iterable[RawDialogue], system: str, *, validation: float, test: float) -> Cleaned:
-    """Cleans and splits; `validation` and `test` are shares of the dialogues, 0 to 1."""
-    outcome = Cleaned()
-    seen: set[str] = set()
+class Cleaner:
+    """Applies the rules `on` to one row at a time; keeps nothing between rows."""
 
-    def reject(raw: RawDialogue, reason: str) -> None:
-        outcome.counts[f"rejected: {reason}"] += 1
-        outcome.rejected.append({"reason": reason, "source": raw.source, "pairs": raw.pairs})
+    def __init__(self, settings: CleaningSettings, on: frozenset[str]) -> None:
+        self.settings, self.on = settings, on
 
-    kept: list[tuple[str, RawDialogue, list[tuple[str, str]]]] = []
-    for raw in raws:
-        pairs = _clean_pairs(raw, outcome.counts)
-        key = "\n".join(normalized(utterance) for pair in pairs for utterance in pair)
-        if not pairs:
-            reject(raw, "empty")
-        elif any(foreign_share(utterance) > MAX_FOREIGN_SHARE for pair in pairs for utterance in pair):
-            reject(raw, "foreign")
-        elif key in seen:
-            reject(raw, "duplicate")
-        else:
-            seen.add(key)
-            kept.append((split_of(pairs, validation, test), raw, pairs))
+    def __call__(self, record: Record) -> Cleaned:
+        turns = [(message["role"], message["content"]) for message in record.messages]
+        if record.kind == "preference":
+            turns += [("chosen", record.chosen), ("rejected", record.rejected)]
+        outcome = Cleaned(record, turns)
+        for step in (self._characters, self._empty, self._roles, self._judge, self._preference):
+            step(outcome)
+            if outcome.rule:
+                break
+        return outcome
 
-    held_out = {normalized(person) for split, _, pairs in kept if split != "train" for person, _ in pairs}
-    held_out = {text for text in held_out if len(text) >= LEAK_LETTERS}
-    for split, raw, pairs in kept:
-        if split == "train" and any(normalized(person) in held_out for person, _ in pairs):
-            reject(raw, "leak")
-        else:
-            outcome.rows[split].append({"messages": _messages(pairs, system), "meta": raw.meta | {"source": raw.source}})
-    return outcome
+    def _characters(self, outcome: Cleaned) -> None:
+        turns = []
+        for role, text in outcome.turns:
+            if not _PLAIN.fullmatch(text):
+                if "encoding" in self.on:
+                    fixed = fix_encoding(text)
+                    if isinstance(fixed, Reject):
+                        outcome.reject("encoding", fixed.why)
+                        return
+                    text = self._changed(outcome, "encoding", role, text, fixed)
+                if "unicode" in self.on:
+                    text = self._changed(outcome, "unicode", role, text, clean(text))
+            turns.append((role, text))
+        outcome.turns = turns
+
+    def _changed(self, outcome: Cleaned, rule: str, role: str, before: str, after: str) -> str:
+        if after != before:
+            outcome.changes.append(Change(rule, before, after, role))
+        return after
+
+    def _empty(self, outcome: Cleaned) -> None:
+        if all(role == "system" for role, _ in outcome.turns):
+            outcome.reject("empty", "there is not one turn")
+            return
+        empty = [role for role, text in outcome.turns if role != "system" and text.strip().lower() in NOTHING]
+        if not empty or "empty" not in self.on:
+            return
+        if outcome.record.kind != "dialogue":
+            outcome.reject("empty", f"nothing is said by {empty[0]}")
+            return
+        kept: list[tuple[str, str]] = []
+        for role, text in outcome.turns:
+            if role != "system" and text.strip().lower() in NOTHING:
+                break
+            kept.append((role, text))
+        while kept and kept[-1][0] != "assistant":
+            kept.pop()
+        if not any(role == "user" for role, _ in kept):
+            outcome.reject("empty", "there is not one whole pair of turns")
+            return
+        outcome.changes.append(Change("empty", _script(outcome.turns), _script(kept), "dialogue"))
+        outcome.turns = kept
+
+    def _roles(self, outcome: Cleaned) -> None:
+        if "roles" not in self.on:
+            return
+        system = [turn for turn in outcome.turns if turn[0] == "system"][:1]
+        ends = [turn for turn in outcome.turns if turn[0] in ("chosen", "rejected")]
+        spoken = [turn for turn in outcome.turns if turn[0] in ("user", "assistant")]
+        while spoken and spoken[0][0] == "assistant":
+            spoken = spoken[1:]
+        last = "assistant" if outcome.record.kind == "dialogue" else "user"
+        while spoken and spoken[-1][0] != last:
+            spoken = spoken[:-1]
+        joined = [(role, "\n".join(text for _, text in group)) for role, group in groupby(spoken, key=lambda turn: turn[0])]
+        if not joined:
+            outcome.reject("roles", f"there is no user turn{' with a reply' if last == 'assistant' else ''}")
+        elif system + joined + ends != outcome.turns:
+            outcome.changes.append(Change("roles", _script(outcome.turns), _script(system + joined + ends), "dialogue"))
+            outcome.turns = system + joined + ends
+
+    def _judge(self, outcome: Cleaned) -> None:
+        turns = []
+        for role, text in outcome.turns:
+            if role not in ("system", "rejected"):  # a reply that is there to be avoided may be as bad as it is
+                if "script" in self.on and isinstance(judged := check_script(text, self.settings), Reject):
+                    outcome.reject("script", judged.why)
+                    return
+                if "repetition" in self.on:
+                    shorter = limit_repetition(text, self.settings)
+                    if isinstance(shorter, Reject):
+                        outcome.reject("repetition", shorter.why)
+                        return
+                    text = self._changed(outcome, "repetition", role, text, shorter)
+            if "personal" in self.on:
+                text = self._changed(outcome, "personal", role, text, mask_personal(text))
+            turns.append((role, text))
+        outcome.turns = turns
+
+    def _preference(self, outcome: Cleaned) -> None:
+        if outcome.record.kind == "preference":
+            (_, chosen), (_, rejected) = outcome.turns[-2:]
+            if normalized(chosen) == normalized(rejected):
+                outcome.reject("preference", "both replies say the same")
 
 
-def _messages(pairs: list[tuple[str, str]], system: str) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": system}] if system else []
-    for person, reply in pairs:
-        messages += [{"role": "user", "content": person}, {"role": "assistant", "content": reply}]
-    return messages
+def _script(turns: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{role}: {text}" for role, text in turns)

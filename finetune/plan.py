@@ -14,9 +14,9 @@ from typing import Any
 
 from kosent.errors import DataError
 from kosent.files import read_jsonl, sha256
-from kosent.finetune.cleaning import SPLITS
 from kosent.finetune.encode import Dialogue, Row, encode, pack
 from kosent.finetune.recipes import Training
+from kosent.finetune.records import SPLITS
 from kosent.prompts import Layout
 
 

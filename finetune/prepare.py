@@ -1,81 +1,236 @@
-"""Reads corpora, cleans them and splits them into training, validation and test files.
+"""Reads corpora, cleans them by rules that are each counted, and splits them into training, validation and test files.
 
-    kosent prepare starter --output data                    the corpus that comes with KoSent
-    kosent prepare 감성대화_Training.csv --output data        AI Hub's 감성대화말뭉치 as CSV, cp949 or UTF-8
-    kosent prepare one.csv two.csv --output data            several together
+    kosent prepare 감성대화_Training.csv --output data              format and encoding are found by looking at the file
+    kosent prepare a.xlsx b.json ChatbotData.csv --output data      several together
+    kosent prepare 감성대화.csv --output data --tokenizer starter    bounds of length in tokens of that model
+    kosent prepare messy.csv --output data --skip-broken            go on without rows that cannot be read, and keep them
+    kosent prepare chats.jsonl --output data --without near,script  switch rules off
+    kosent prepare chats.jsonl --output data --set repetition.laughter=3    ㅋㅋㅋㅋㅋㅋ becomes ㅋㅋㅋ
 
-Writes into DIR: train.jsonl, validation.jsonl, test.jsonl (one {"messages": [...], "meta": {...}} a line), report.json and
-report.md (what was understood, what each rule did, shares of emotions), rejected.jsonl (what was left out, and why).
+Writes into DIR, whole or not at all:
+    train.jsonl, validation.jsonl, test.jsonl    {"messages": [...], "meta": {...}} a line
+    train.preferences.jsonl …                    {"prompt", "chosen", "rejected"}, where the corpus ranks replies
+    train.prompts.jsonl …                        {"prompt"}, where it has prompts alone
+    report.html, report.json                     open report.html in a browser: what was cleaned, with examples
+    rejected.jsonl, changed.jsonl                every row left out and every utterance changed: rule, before, after
+    contradictions.jsonl                         the same question with different answers
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import textwrap
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from kosent import __version__, extras
 from kosent.errors import DataError, UsageError
-from kosent.files import write_json, write_jsonl, write_text
-from kosent.finetune.cleaning import SPLITS, Cleaned, clean_dialogues
-from kosent.finetune.corpus import read_corpus
+from kosent.files import atomic_folder, sha256, write_json, write_text
+from kosent.finetune.corpus import FORMATS, Corpus, open_corpus
+from kosent.finetune.page import page
+from kosent.finetune.pipeline import Pipeline
+from kosent.finetune.records import SPLITS, BrokenRow
+from kosent.finetune.rules import RULES, CleaningSettings, flat_settings, resolve_settings, switched_on
+from kosent.finetune.tally import BINS, shares
+from kosent.finetune.tokens import characters, token_lengths
+from kosent.progress import progress
 from kosent.prompts import SYSTEM_MESSAGE
+
+KINDS = ("", ".preferences", ".prompts")
+MADE = {f"{split}{kind}.jsonl" for split in SPLITS for kind in KINDS} | {
+    "report.html", "report.json", "report.md", "rejected.jsonl", "changed.jsonl", "contradictions.jsonl",
+}  # fmt: skip
+"""Every file that prepare makes, now or in an earlier version: a folder with these alone may be replaced."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a corpus file, or `starter`")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the files; made if need be")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of its own for the files")
+    parser.add_argument(
+        "--format", choices=sorted(FORMATS), metavar="NAME", help=f"instead of looking: {', '.join(sorted(FORMATS))}"
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="instead of looking: utf-8, cp949 …")
+    parser.add_argument("--skip-broken", action="store_true", help="go on without rows that cannot be read")
     parser.add_argument("--system", default=SYSTEM_MESSAGE, help=f'system message of every dialogue ("{SYSTEM_MESSAGE}")')
+    parser.add_argument("--keep-system", action="store_true", help="where a dialogue has a system message of its own, keep that")
     parser.add_argument("--validation", type=float, default=0.06, help="share of dialogues for validation (0.06)")
     parser.add_argument("--test", type=float, default=0.12, help="share of dialogues held out for the test (0.12)")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="count lengths in its tokens: `starter`, a folder, a Hub id")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="RULE,…", help="switch cleaning rules off; `all` for all"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="RULE.NAME=VALUE", help="change a number of a rule")
+    numbers = ", ".join(f"{name}={value:g}" for name, value in flat_settings(CleaningSettings()).items())
+    rules = [textwrap.fill(f"  {name:<15}{what}", 100, subsequent_indent=" " * 17) for name, what in RULES.items()]
+    parser.epilog = "\n".join(
+        ["rules:", *rules, "", "numbers that --set changes, and what they are:", textwrap.fill(numbers, 100)]
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     if min(args.validation, args.test) < 0 or args.validation + args.test >= 1:
         raise UsageError("--validation and --test are shares from 0 to 1 and must leave something for training.")
-    raws, understood = [], []
-    for source in args.sources:
-        dialogues, line = read_corpus(source)
-        raws += dialogues
-        understood.append(line)
-        print(line)
-    cleaned = clean_dialogues(raws, args.system, validation=args.validation, test=args.test)
-    empty = [split for split in SPLITS if not cleaned.rows[split]]
-    if empty:
-        raise DataError(
-            f"Of {len(raws)} dialogues none is left for {', '.join(empty)} ({dict(cleaned.counts) or 'nothing rejected'}).",
-            hint="give a larger corpus, or other shares with --validation and --test",
-        )
-    report = build_report(cleaned, understood)
-    for split in SPLITS:
-        write_jsonl(args.output / f"{split}.jsonl", cleaned.rows[split])
-    write_jsonl(args.output / "rejected.jsonl", cleaned.rejected)
-    write_json(args.output / "report.json", report)
-    write_text(args.output / "report.md", as_markdown(report))
-    print(as_markdown(report))
-    print(f"Written to {args.output}. Next: kosent finetune --recipe starter-cpu --data {args.output} --output run")
+    settings, on = resolve_settings(args.set), switched_on(args.without)
+    _check_folder(args.output)
+    extras.require("prepare", what="`kosent prepare`")
+    lengths = token_lengths(args.tokenizer) if args.tokenizer else characters
+    with atomic_folder(args.output) as folder:
+        pipeline = Pipeline(
+            folder, settings, on, lengths, in_tokens=bool(args.tokenizer), system=args.system,
+            keep_system=args.keep_system, shares=(args.validation, args.test),
+        )  # fmt: skip
+        with closing(pipeline):
+            corpora = _open(args, pipeline)
+            for _, corpus in corpora:
+                print(corpus.understood)
+            with progress("reading", sum(corpus.size for _, corpus in corpora)) as advance:
+                pipeline.read(corpora, lambda done: advance(done, f"{pipeline.records:,} rows"))
+            with progress("writing", pipeline.selection.rows) as advance:
+                pipeline.write(lambda done: advance(done, ""))
+        report = build_report(pipeline, corpora)
+        _check_splits(report)
+        write_json(folder / "report.json", report)
+        write_text(folder / "report.html", page(report))
+    print(summary(report))
+    print(f"Written to {args.output}; look at {args.output / 'report.html'}.")
+    if report["splits"]["train"]["dialogues"]:
+        print(f"Next: kosent finetune --recipe starter-cpu --data {args.output} --output run")
     return 0
 
 
-def build_report(cleaned: Cleaned, understood: list[str]) -> dict[str, Any]:
-    splits = {}
-    for split in SPLITS:
-        rows = cleaned.rows[split]
-        emotions = Counter(row["meta"].get("감정_대분류", "(none)") for row in rows)
-        splits[split] = {
-            "dialogues": len(rows),
-            "replies": sum(message["role"] == "assistant" for row in rows for message in row["messages"]),
-            "emotion_shares": {name: round(count / len(rows), 4) for name, count in sorted(emotions.items())},
-        }
-    return {"understood": understood, "splits": splits, "rules": dict(sorted(cleaned.counts.items()))}
+def _check_folder(folder: Path) -> None:
+    """The folder is replaced whole, so it must hold nothing that prepare did not make."""
+    if folder.is_file():
+        raise UsageError(f"--output {folder} is a file.", hint="give a folder")
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in MADE) if folder.is_dir() else []
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise UsageError(
+            f"--output {folder} would be replaced whole, and it holds what prepare did not make: {', '.join(strange[:3])}{more}.",
+            hint=f"give a folder of its own: --output {folder / 'data'}",
+        )
 
 
-def as_markdown(report: dict[str, Any]) -> str:
+def _open(args: argparse.Namespace, pipeline: Pipeline) -> list[tuple[str, Corpus]]:
+    """The corpora with the names they go by: the file's, or the path where two files have one name."""
+    names = [Path(source).name for source in args.sources]
+    corpora = []
+    for source, name in zip(args.sources, names, strict=True):
+        label = source if names.count(name) > 1 else name
+
+        def on_broken(broken: BrokenRow, label: str = label) -> None:
+            pipeline.unreadable(label, broken)
+
+        corpus = open_corpus(
+            source, format=args.format, encoding=args.encoding, on_broken=on_broken if args.skip_broken else None
+        )
+        corpora.append((corpus.name if source == "starter" else label, corpus))
+    return corpora
+
+
+def _check_splits(report: dict[str, Any]) -> None:
     splits = report["splits"]
-    emotions = sorted({name for split in splits.values() for name in split["emotion_shares"]})
-    lines = ["| split | dialogues | replies | " + " | ".join(emotions) + " |", "|---" * (3 + len(emotions)) + "|"]
-    for name, split in splits.items():
-        shares = " | ".join(f"{split['emotion_shares'].get(emotion, 0):.1%}" for emotion in emotions)
-        lines.append(f"| {name} | {split['dialogues']} | {split['replies']} | {shares} |")
-    lines += ["", "Rules that acted: " + (", ".join(f"{k} {v}" for k, v in report["rules"].items()) or "none") + "."]
-    return "\n".join(lines) + "\n"
+    kinds = [kind for kind in ("dialogues", "preferences", "prompts") if any(split[kind] for split in splits.values())]
+    empty = [name for name, split in splits.items() if not any(split[kind] for kind in kinds)]
+    if empty:
+        acted = {rule["name"]: rule["rejected"] for rule in report["rules"] if rule["rejected"]}
+        raise DataError(
+            f"Of {report['totals']['records']} dialogues none is left for {', '.join(empty)} ({acted or 'nothing rejected'}).",
+            hint="give a larger corpus, other shares with --validation and --test, or switch a rule off with --without",
+        )
+
+
+def build_report(pipeline: Pipeline, corpora: list[tuple[str, Corpus]]) -> dict[str, Any]:
+    """Everything that report.json holds and report.html shows."""
+    splits = pipeline.selection.split_counts()
+    counts = pipeline.examples.counts
+    left_out = len(pipeline.selection.dropped)
+    kept = sum(split[kind] for split in splits.values() for kind in ("dialogues", "preferences", "prompts"))
+    rejected = sum(count["rejected"] for count in counts.values())
+    before, after = pipeline.before, pipeline.after
+    return {
+        "kosent": __version__,
+        "sources": [
+            {
+                "name": name, "understood": corpus.understood, "rows": pipeline.rows[name],
+                "broken": pipeline.broken[name], "sha256": sha256(corpus.path),
+            }
+            for name, corpus in corpora
+        ],
+        "settings": flat_settings(pipeline.settings),
+        "totals": {
+            "rows": sum(pipeline.rows.values()), "records": pipeline.records, "kept": kept,
+            "rejected": rejected - left_out, "changed": pipeline.changed, "left_out": left_out,
+        },
+        "splits": splits,
+        "emotion_difference": emotion_difference(splits),
+        "rules": [
+            {
+                "name": name, "what": what, "on": name in pipeline.on, "rejected": counts[name]["rejected"],
+                "changed": counts[name]["changed"], "examples": pipeline.examples.cases[name],
+            }
+            for name, what in RULES.items()
+        ],
+        "lengths": {
+            "unit": "tokens" if pipeline.in_tokens else "characters", "bins": list(BINS),
+            **{who: {"before": before.lengths[who], "after": after.lengths[who]} for who in ("user", "reply")},
+        },
+        **{
+            name: {"before": dict(getattr(before, name).most_common()), "after": dict(getattr(after, name).most_common())}
+            for name in ("letters", "emotions", "ages")
+        },
+        "top_replies": {"before": before.replies.top(), "after": after.replies.top()},
+        "top_openings": {"before": before.openings.top(), "after": after.openings.top()},
+        "contradictions": {
+            "questions": pipeline.questions, "opposed": pipeline.opposed, "examples": pipeline.contradictions,
+        },
+        "leakage": pipeline.selection.leakage(),
+    }  # fmt: skip
+
+
+def emotion_difference(splits: dict[str, Any]) -> dict[str, Any] | None:
+    """The largest difference of an emotion's share between two splits, in percentage points."""
+    found = {name: shares(split["emotions"]) for name, split in splits.items() if split["emotions"]}
+    pairs = [
+        (abs(found[one].get(emotion, 0) - found[other].get(emotion, 0)), f"{one} and {other}", emotion)
+        for one in found for other in found if one < other for emotion in found[one].keys() | found[other].keys()
+    ]  # fmt: skip
+    if not pairs:
+        return None
+    points, between, emotion = max(pairs)
+    return {"points": round(points, 2), "between": between, "emotion": emotion}
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for a terminal: what came in, what is left, and which rules acted."""
+    totals, leakage = report["totals"], report["leakage"]
+    kept = f" ({totals['kept'] / totals['records']:.1%})" if totals["records"] else ""
+    lines = [
+        "",
+        f"{totals['records']:>9,} dialogues in",
+        f"{totals['kept']:>9,} kept{kept}, {totals['changed']:,} of them changed",
+        f"{totals['rejected'] + totals['left_out']:>9,} left out",
+        "",
+        f"  {'rule':<14}{'left out':>9}{'changed':>9}",
+    ]
+    for rule in report["rules"]:
+        if rule["rejected"] or rule["changed"]:
+            lines.append(f"  {rule['name']:<14}{rule['rejected']:>9,}{rule['changed']:>9,}")
+    if off := [rule["name"] for rule in report["rules"] if not rule["on"]]:
+        lines.append(f"  switched off: {', '.join(off)}")
+    lines += ["", f"  {'split':<14}{'dialogues':>9}{'replies':>9}"]
+    for name, split in report["splits"].items():
+        more = "".join(f"  {split[kind]:,} {kind}" for kind in ("preferences", "prompts") if split[kind])
+        lines.append(f"  {name:<14}{split['dialogues']:>9,}{split['replies']:>9,}{more}")
+    if difference := report["emotion_difference"]:
+        lines += [
+            "",
+            f"Emotions: {difference['emotion']} differs most, by {difference['points']} points between {difference['between']}.",
+        ]
+    shared = leakage["train_validation"] + leakage["train_test"]
+    lines.append(f"User utterances that training shares with validation or test: {shared}.")
+    if questions := report["contradictions"]["questions"]:
+        opposed = report["contradictions"]["opposed"]
+        lines.append(f"Questions with different answers: {questions:,}, {opposed:,} of them opposed (contradictions.jsonl).")
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -26,6 +27,47 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Gives an empty temporary folder beside `target` that takes its place, whole, when the block ends well.
+
+    Until then `target` stays as it is; what it holds is then removed. On Linux the two are exchanged in one step where the
+    file system can; elsewhere there is a moment without `target`, and the old one is put back by the next call.
+    """
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.old")
+    if aside.is_dir() and not target.exists():
+        aside.rename(target)
+    _sweep(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if not target.exists():
+            temporary.rename(target)
+        elif not _exchange(temporary, target):
+            _remove(aside)
+            target.rename(aside)
+            temporary.rename(target)
+            _remove(aside)
+    finally:
+        _remove(temporary)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two paths of one file system in one step (renameat2, Linux 3.15). False where that is not to be had."""
+    at_current_folder, exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(renameat2(at_current_folder, os.fsencode(one), at_current_folder, os.fsencode(other), exchange) == 0)
 
 
 def _sweep(target: Path) -> None:

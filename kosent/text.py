@@ -9,9 +9,11 @@ import re
 import unicodedata
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-# zero-width space, joiners between Hangul, byte order mark, bidirectional controls; U+200D stays for joined emoji
-_INVISIBLE = re.compile("[\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]")
+# zero-width space, joiners between Hangul, byte order mark, bidirectional controls, Hangul fillers; U+200D stays for joined emoji
+_INVISIBLE = re.compile("[\u115f\u1160\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\u3164\ufeff\uffa0\u00ad]")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]?")
+_NO_LETTER = re.compile(r"[\W_]+")
+_EMPTY_LINES = re.compile(r"\n{3,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]")
 
@@ -32,14 +34,17 @@ def printable(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """NFC, no control or invisible characters, runs of white space as one space, trimmed."""
-    text = unicodedata.normalize("NFC", printable(text.replace("\r", "\n")))
-    return " ".join(_INVISIBLE.sub("", text).split())
+    """NFC, no control or invisible characters, white space within a line as one space, at most one empty line in a row."""
+    text = unicodedata.normalize("NFC", printable(text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = _INVISIBLE.sub("", text)
+    if "\n" not in text:
+        return " ".join(text.split())
+    return _EMPTY_LINES.sub("\n\n", "\n".join(" ".join(line.split()) for line in text.split("\n"))).strip()
 
 
 def normalized(text: str) -> str:
     """`text` reduced to its letters and digits, lower case: for telling whether two utterances are the same."""
-    return "".join(c for c in unicodedata.normalize("NFC", text).lower() if c.isalnum())
+    return _NO_LETTER.sub("", unicodedata.normalize("NFC", text).lower())
 
 
 def is_foreign(character: str) -> bool:

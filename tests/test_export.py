@@ -114,11 +114,11 @@ def test_the_starter_base_tokenizes_as_its_gguf_does(starter_base: Path, tmp_pat
     from llama_cpp import Llama
 
     from kosent.export.verify import TEXTS
-    from kosent.finetune.corpus import read_corpus
+    from kosent.finetune.corpus import open_corpus
 
     llama = Llama(str(assemble(tmp_path / "base.gguf")), vocab_only=True, verbose=False)
     tokenizer = hf.load_tokenizer(str(starter_base))
-    corpus = [utterance for dialogue in read_corpus("starter")[0] for pair in dialogue.pairs for utterance in pair if utterance]
+    corpus = [message["content"] for record in open_corpus("starter").records() for message in record.messages]
     for text in [*TEXTS, *corpus]:
         expected = llama.tokenize(text.encode(), add_bos=False, special=True)
         assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected, text

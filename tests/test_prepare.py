@@ -1,171 +1,233 @@
-"""Reading, cleaning and splitting corpora."""
+"""`kosent prepare` from end to end: files in, files out, and what an interruption leaves."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from helpers import ROOT
+from kosent import files
 from kosent.cli import main
-from kosent.errors import DataError
-from kosent.files import read_json, read_jsonl
-from kosent.finetune.cleaning import SPLITS, clean_dialogues
-from kosent.finetune.corpus import RawDialogue, read_corpus
+from kosent.files import atomic_folder, read_json, read_jsonl, sha256_folder
+from kosent.finetune.prepare import MADE
+from kosent.finetune.records import SPLITS
 from kosent.prompts import SYSTEM_MESSAGE
-from kosent.text import clean, foreign_share, printable
 
-HEADER = "연령,감정_대분류,사람문장1,시스템문장1,사람문장2,시스템문장2\n"
-
-
-def raw(number: int, *pairs: tuple[str, str]) -> RawDialogue:
-    return RawDialogue(f"corpus.csv:{number}", list(pairs), {"감정_대분류": "슬픔"})
+EMOTIONS = ("기쁨", "당황", "분노", "불안", "상처", "슬픔")
 
 
-def many(count: int) -> list[RawDialogue]:
-    return [raw(i, (f"사람이 {i}번째로 하는 말이에요", f"그 {i}번째 말씀을 들었어요.")) for i in range(count)]
+def corpus(file: Path, rows: int) -> Path:
+    """AI Hub-shaped rows, each with words of its own."""
+    with file.open("w", encoding="cp949") as out:
+        out.write("연령,감정_대분류,사람문장1,시스템문장1,사람문장2,시스템문장2\n")
+        for i in range(rows):
+            first = f"{i}번 사람의 {i * 7}번째 말,{i * 3}일 동안 {i}번 들었어요."
+            out.write(f"청년,{EMOTIONS[i % 6]},{first},{i * 11}째 다시 {i},{i * 13}에 {i}요.\n")
+    return file
 
 
-def test_the_starter_corpus_is_prepared_whole(tmp_path: Path) -> None:
-    assert main(["prepare", "starter", "--output", str(tmp_path)]) == 0
-    splits = {split: read_jsonl(tmp_path / f"{split}.jsonl") for split in SPLITS}
+def prepare(source: Path | str, output: Path, *more: str) -> int:
+    return main(["prepare", str(source), "--output", str(output), *more])
+
+
+def test_the_starter_corpus_is_prepared_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    splits = {split: read_jsonl(tmp_path / "data" / f"{split}.jsonl") for split in SPLITS}
     assert sum(len(rows) for rows in splits.values()) == 240
     assert sum(m["role"] == "assistant" for row in splits["test"] for m in row["messages"]) >= 60
     assert all(row["messages"][0] == {"role": "system", "content": SYSTEM_MESSAGE} for row in splits["train"])
-    assert read_jsonl(tmp_path / "rejected.jsonl") == []
-    assert read_json(tmp_path / "report.json")["splits"]["train"]["dialogues"] == len(splits["train"])
+    assert splits["train"][0]["meta"]["source"].startswith("starter_corpus.csv:")
+    assert (tmp_path / "data" / "rejected.jsonl").read_text(encoding="utf-8") == ""
+    report = read_json(tmp_path / "data" / "report.json")
+    assert report["splits"]["train"]["dialogues"] == len(splits["train"])
+    said = capsys.readouterr().out
+    assert "240 kept (100.0%)" in said and "Next: kosent finetune" in said
 
 
-@pytest.mark.parametrize("encoding", ["cp949", "euc-kr", "utf-8", "utf-8-sig"])
-def test_every_encoding_reads_the_same(tmp_path: Path, encoding: str) -> None:
-    file = tmp_path / "corpus.csv"
-    file.write_bytes((HEADER + "청년,슬픔,오늘 힘들었어,그러셨군요.,,\n").encode(encoding))
-    dialogues, understood = read_corpus(str(file))
-    assert dialogues[0].pairs == [("오늘 힘들었어", "그러셨군요."), ("", "")]
-    assert dialogues[0].meta == {"연령": "청년", "감정_대분류": "슬픔"}
-    assert "1 rows" in understood
+def test_twice_the_same_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    source = tmp_path / "planted.jsonl"
+    faults = [
+        json.dumps({"messages": row["messages"]}, ensure_ascii=False) for row in read_jsonl(ROOT / "tests/corpora/faults.jsonl")
+    ]
+    source.write_text("\n".join(faults), encoding="utf-8")
+    hashes = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "kosent", "prepare", str(source), "starter", "--output", str(tmp_path / seed)]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONHASHSEED": seed})
+        hashes.append(sha256_folder(tmp_path / seed))
+    assert hashes[0] == hashes[1]
+    assert set(hashes[0]) <= MADE
 
 
-def test_column_names_may_have_spaces_and_other_endings(tmp_path: Path) -> None:
-    file = tmp_path / "corpus.csv"
-    file.write_text("번호,사람문장 1,시스템응답 1\n1,안녕하세요 반가워요,네 반가워요.\n", encoding="utf-8")
-    assert read_corpus(str(file))[0][0].pairs == [("안녕하세요 반가워요", "네 반가워요.")]
+def test_sources_mix_and_keep_their_names(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    corpus(tmp_path / "a" / "c.csv", 200)
+    (tmp_path / "b" / "c.csv").write_text("Q,A,label\n막차를 놓쳐서 걷는 중이야,많이 추웠겠어요.,0\n", encoding="utf-8")
+    one, other = str(tmp_path / "a" / "c.csv"), str(tmp_path / "b" / "c.csv")
+    assert main(["prepare", one, other, "--output", str(tmp_path / "data")]) == 0
+    report = read_json(tmp_path / "data" / "report.json")
+    assert [(source["name"], source["rows"]) for source in report["sources"]] == [(one, 200), (other, 1)]
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"", "is empty"),
-        ("이름,나이\n가,1\n".encode(), "사람문장1"),
-        (b"\xff\xfe\x00bad", "neither UTF-8 nor cp949"),
-        (HEADER.encode() + b'"open quote', "line 2"),
-    ],
-)
-def test_a_file_that_is_no_corpus_says_what_is_wrong(tmp_path: Path, content: bytes, problem: str) -> None:
-    file = tmp_path / "corpus.csv"
-    file.write_bytes(content)
-    with pytest.raises(DataError, match=problem):
-        read_corpus(str(file))
+def test_rankings_become_preferences_in_the_split_of_their_prompt(tmp_path: Path) -> None:
+    rows = []
+    for i in range(60):
+        replies = (f"{i}번 괜찮은 답이에요.", f"I am {i} tired of it all", f"{i}번 그럭저럭한 답")
+        completions = {f"completion_{place}": reply for place, reply in enumerate(replies)}
+        rows.append({"prompt": f"{i}번째 고민을 어떻게 말하면 좋을까", **completions, "ranking": [0, 2, 1]})
+    (tmp_path / "rm.jsonl").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "ppo.jsonl").write_text(
+        json.dumps([{"prompt": f"{i}번 물음에 답해 줄래"} for i in range(60)], ensure_ascii=False), encoding="utf-8"
+    )
+    assert main(["prepare", str(tmp_path / "rm.jsonl"), str(tmp_path / "ppo.jsonl"), "--output", str(tmp_path / "data")]) == 0
+    splits = {split: read_jsonl(tmp_path / "data" / f"{split}.preferences.jsonl") for split in SPLITS}
+    assert sum(map(len, splits.values())) == 180
+    prompts = [{row["prompt"][-1]["content"] for row in rows} for rows in splits.values()]
+    assert all(prompts) and not prompts[0] & prompts[1] and not prompts[0] & prompts[2] and not prompts[1] & prompts[2]
+    first = splits["train"][0]
+    assert [m["role"] for m in first["prompt"]] == ["system", "user"]
+    assert first["chosen"][0]["content"].endswith("괜찮은 답이에요.") and first["rejected"][0]["role"] == "assistant"
+    assert sum(len(read_jsonl(tmp_path / "data" / f"{split}.prompts.jsonl")) for split in SPLITS) == 60
+    assert read_json(tmp_path / "data" / "report.json")["splits"]["train"]["dialogues"] == 0
+
+
+def test_the_system_message_is_replaced_or_kept(tmp_path: Path) -> None:
+    row = {"role": "system", "content": "너는 고양이야."}
+    rows = [
+        {
+            "messages": [
+                row,
+                {"role": "user", "content": f"{i}번째 안부를 물어봐"},
+                {"role": "assistant", "content": f"{i}번 야옹"},
+            ]
+        }
+        for i in range(60)
+    ]
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    found = []
+    for name, flags in (("given", ["--system", "너는 개야."]), ("kept", ["--keep-system"]), ("none", ["--system", ""])):
+        assert prepare(tmp_path / "c.jsonl", tmp_path / name, *flags) == 0
+        found.append(read_jsonl(tmp_path / name / "train.jsonl")[0]["messages"][0]["content"])
+    assert found[:2] == ["너는 개야.", "너는 고양이야."] and found[2].endswith("물어봐")
+
+
+def test_lengths_are_counted_in_tokens_of_the_chosen_tokenizer(tmp_path: Path, tiny_base: Path) -> None:
+    arguments = ["--tokenizer", str(tiny_base), "--set", "length.max_tokens=12"]
+    assert prepare("starter", tmp_path / "data", *arguments) == 3
+    assert prepare("starter", tmp_path / "data", "--tokenizer", str(tiny_base), "--set", "length.max_tokens=50") == 0
+    report = read_json(tmp_path / "data" / "report.json")
+    assert report["lengths"]["unit"] == "tokens"
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tiny_base / "tokenizer.json"))
+    kept = [
+        m["content"] for split in SPLITS for row in read_jsonl(tmp_path / "data" / f"{split}.jsonl") for m in row["messages"][1:]
+    ]
+    assert max(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in kept) <= 50
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    assert prepare("starter", tmp_path / "data", "--tokenizer", str(tmp_path / "model")) == 2
+    assert "tokenizer.json" in capsys.readouterr().err
+
+
+def test_what_may_hold_personal_data_is_for_its_owner_alone(tmp_path: Path) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    for name in ("rejected.jsonl", "changed.jsonl"):
+        assert stat.S_IMODE((tmp_path / "data" / name).stat().st_mode) == 0o600
 
 
 def test_a_missing_file_is_an_error_with_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prepare", str(tmp_path / "no.csv"), "--output", str(tmp_path / "out")]) == 3
+    assert prepare(tmp_path / "no.csv", tmp_path / "out") == 3
     assert "Try: kosent prepare" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("shares", [("0.6", "0.5"), ("-0.1", "0.2")])
 def test_impossible_shares_are_refused(tmp_path: Path, shares: tuple[str, str]) -> None:
-    command = ["prepare", "starter", "--output", str(tmp_path / "o"), "--validation", shares[0], "--test", shares[1]]
-    assert main(command) == 2
+    assert prepare("starter", tmp_path / "o", "--validation", shares[0], "--test", shares[1]) == 2
 
 
 def test_a_corpus_too_small_to_split_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "corpus.csv"
-    file.write_text(HEADER + "청년,슬픔,오늘 힘들었어,그러셨군요.,,\n", encoding="utf-8")
-    assert main(["prepare", str(file), "--output", str(tmp_path / "out")]) == 3
+    assert prepare(corpus(tmp_path / "c.csv", 1), tmp_path / "out") == 3
     assert "none is left for" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.csv"]
 
 
-def test_splits_do_not_depend_on_order_and_stay_under_growth() -> None:
-    def places(raws: list[RawDialogue]) -> dict[str, str]:
-        rows = clean_dialogues(raws, "", validation=0.1, test=0.2).rows
-        return {row["meta"]["source"]: split for split, entries in rows.items() for row in entries}
-
-    before = places(many(200))
-    shuffled = many(200)
-    random.Random(1).shuffle(shuffled)
-    assert places(shuffled) == before
-    after = places(many(300))
-    assert {source: after[source] for source in before} == before
-    assert 0.1 < list(before.values()).count("test") / 200 < 0.3
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    assert prepare("starter", tmp_path) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_what_is_rejected_is_kept_with_its_reason() -> None:
-    good = many(50)
-    bad = [
-        raw(900, ("", "대답만 있어요.")),
-        raw(901, ("오늘은 今日はとても疲れた", "네 그렇군요.")),
-        raw(902, ("사람이 3번째로 하는 말이에요!", "그 3번째 말씀을, 들었어요")),
-    ]
-    outcome = clean_dialogues(good + bad, "", validation=0.1, test=0.2)
-    assert [(row["reason"], row["source"]) for row in outcome.rejected] == [
-        ("empty", "corpus.csv:900"),
-        ("foreign", "corpus.csv:901"),
-        ("duplicate", "corpus.csv:902"),
-    ]
-    assert outcome.counts["rejected: empty"] == 1
+def test_an_error_leaves_the_old_output_whole(tmp_path: Path) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    before = sha256_folder(tmp_path / "data")
+    (tmp_path / "bad.csv").write_text('Q,A\n가나다라마바,"사아자차\n', encoding="utf-8")
+    assert prepare(tmp_path / "bad.csv", tmp_path / "data") == 3
+    assert sha256_folder(tmp_path / "data") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "data"]
 
 
-def test_a_training_dialogue_that_shares_an_utterance_with_the_test_is_left_out() -> None:
-    shared = "같은 말을 두 번 하는 사람이에요"
-    raws = [raw(i, (shared, f"{i}번째 다른 대답이에요.")) for i in range(40)]
-    outcome = clean_dialogues(raws, "", validation=0.1, test=0.2)
-    assert outcome.rows["train"] == []
-    assert outcome.rows["test"]
-    assert outcome.counts["rejected: leak"] == len(outcome.rejected) > 0
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle_the_old_output_stays_whole(tmp_path: Path, sent: signal.Signals) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    before = sha256_folder(tmp_path / "data")
+    source = corpus(tmp_path / "c.csv", 15_000)
+    command = [sys.executable, "-m", "kosent", "prepare", str(source), "--output", str(tmp_path / "data")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not any(spool.stat().st_size for spool in tmp_path.glob(".data.*.tmp/.spool.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, errors = process.communicate()
+    assert sha256_folder(tmp_path / "data") == before
+    if sent == signal.SIGINT:
+        assert process.returncode == 130 and "Traceback" not in errors
+        assert not list(tmp_path.glob(".data.*"))
+    subprocess.run(command, check=True, capture_output=True)
+    assert not list(tmp_path.glob(".data.*"))
+    assert prepare(source, tmp_path / "straight") == 0
+    assert sha256_folder(tmp_path / "data") == sha256_folder(tmp_path / "straight")
 
 
-def test_a_dialogue_ends_before_its_first_empty_turn() -> None:
-    outcome = clean_dialogues([raw(1, ("하나예요", "네."), ("", ""), ("셋이에요", "네."))], "", validation=0.0, test=0.0)
-    assert [m["content"] for m in outcome.rows["train"][0]["messages"]] == ["하나예요", "네."]
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    for content in ("one", "two"):
+        with atomic_folder(tmp_path / "data") as folder:
+            (folder / "a.txt").write_text(content, encoding="utf-8")
+    assert (tmp_path / "data" / "a.txt").read_text(encoding="utf-8") == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-CLEAN = [
-    ("  두  칸\t띄고 ", "두 칸 띄고"),
-    ("\u1112\u1161\u11ab\u1100\u1173\u11af", "한글"),
-    ("제로\u200b폭\ufeff", "제로폭"),
-    ("빨강\x1b[31m글자\x07", "빨강글자"),
-    ("ㅋㅋ ㅠㅠ OK", "ㅋㅋ ㅠㅠ OK"),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), CLEAN)
-def test_clean(text: str, expected: str) -> None:
-    assert clean(text) == expected
-
-
-@pytest.mark.parametrize("text", ["\x1b]52;c;aGk=\x07", "\x1b[2J", "\x9b31m", "\x1b", "a\x1b]0;title", "\r\x08"])
-def test_nothing_printable_can_move_a_terminal(text: str) -> None:
-    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in printable(text))
-
-
-def test_foreign_share_counts_letters_that_are_neither_hangul_nor_latin() -> None:
-    assert foreign_share("안녕 hello ㅋㅋ 123") == 0.0
-    assert foreign_share("가나 漢字") == 0.5
+def test_the_old_folder_comes_back_when_the_swap_was_cut_in_half(tmp_path: Path) -> None:
+    (tmp_path / ".data.old").mkdir()
+    (tmp_path / ".data.old" / "a.txt").write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "data"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "data" / "a.txt").read_text(encoding="utf-8") == "old"
 
 
 def test_interrupting_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kosent import files
-
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     target = tmp_path / "train.jsonl"
     target.write_text("old", encoding="utf-8")
-    replace: Callable[..., None] = interrupted
-    monkeypatch.setattr(files.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         files.write_text(target, "new")
     assert target.read_text(encoding="utf-8") == "old"

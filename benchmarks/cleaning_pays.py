@@ -1,0 +1,134 @@
+"""Does cleaning pay? The starter base trained on a corpus with planted noise, as it stands and cleaned, the same steps.
+
+    .venv/bin/python benchmarks/cleaning_pays.py ChatbotData.csv --output cleaning-pays
+
+ChatbotData.csv is songys' Chatbot_data (Q,A,label). The noise replaces the replies of 5 % of its training rows with what spoilt
+the models of an earlier study: foreign script, English, endless repetition, one persona sentence, mojibake, NaN. What is measured
+is the loss of both models on the same clean, untouched validation dialogues. About 25 minutes on two processor cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from common import Result, report
+from kosent.evaluation.statistics import mean_interval, resamples
+from kosent.files import read_json, read_jsonl, write_json, write_jsonl
+from kosent.finetune.corpus import open_corpus
+
+SHARE = 0.05
+SPLIT = ("--validation", "0.01", "--test", "0.19")
+"""The rows are training rows of a split of 0.06 and 0.12; this one takes but a few of them away."""
+PERSONA = "저는 AI 챗봇이라 감정을 느낄 수 없지만 무엇이든 도와드리겠습니다."
+FOREIGN = ("とても大変でしたね", "我非常理解你的感受", "Мне очень жаль это слышать", "そうですか", "加油加油")
+ENGLISH = "I'm really sorry to hear that. Please let me know if there is anything I can do to help you."
+
+
+def noisy(reply: str, kind: int, chance: random.Random) -> str:
+    words = reply.split()
+    place = chance.randrange(len(words) + 1)
+    return (
+        " ".join([*words[:place], chance.choice(FOREIGN), *words[place:]]),
+        ENGLISH,
+        " ".join([reply] * 8),
+        PERSONA,
+        reply.encode("cp949").decode("latin-1"),
+        "nan",
+    )[kind]
+
+
+def plant(corpus: Path, rows: set[int], target: Path) -> int:
+    """Writes the rows of `corpus` with noise in 5 % of them; returns how many."""
+    chance = random.Random(42)
+    planted = 0
+    with target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Q", "A", "label"])
+        for record in open_corpus(str(corpus)).records():
+            if record.row not in rows:
+                continue
+            question, reply = (message["content"] for message in record.messages)
+            if chance.random() < SHARE:
+                reply = noisy(reply, planted % 6, chance)
+                planted += 1
+            writer.writerow([question, reply, record.meta.get("label", "")])
+    return planted
+
+
+def kosent(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "kosent", *arguments], check=True, stdout=sys.stderr)
+
+
+def losses(run: Path, rows: list[list[dict[str, str]]]) -> list[float]:
+    """Mean loss of each dialogue in nats per supervised token."""
+    import torch
+
+    from kosent import hf
+    from kosent.finetune.encode import encode, loss_sum, pack
+
+    trained = hf.load_for_inference(str(run), dtype="bfloat16")
+    found = []
+    with torch.no_grad():
+        for messages in rows:
+            (row,) = pack([encode(messages, trained.tokenizer, trained.template, trained.layout, 512)], 512)
+            found.append(loss_sum(trained.model, row, trained.model.device).item() / row.supervised)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("cleaning-pays"))
+    parser.add_argument("--dialogues", type=int, default=2400, help="training dialogues of each run (2400: 300 steps)")
+    parser.add_argument("--held-out", type=int, default=600, help="validation dialogues, at most (600)")
+    args = parser.parse_args()
+    clean = args.output / "clean"
+    kosent("prepare", str(args.corpus), "--output", str(clean))
+    rows = {int(row["meta"]["source"].rpartition(":")[2]) for row in read_jsonl(clean / "train.jsonl")}
+    planted = plant(args.corpus, rows, args.output / "noisy.csv")
+    held_out = read_jsonl(clean / "validation.jsonl")[: args.held_out]
+    measured = {}
+    for name, without in (("as it stands", ["--without", "all"]), ("cleaned", [])):
+        data, run = args.output / name.replace(" ", "-"), args.output / f"run-{name.replace(' ', '-')}"
+        if not (run / "run.json").is_file() or read_json(run / "run.json")["status"] != "finished":
+            kosent("prepare", str(args.output / "noisy.csv"), "--output", str(data), *SPLIT, *without)
+            write_jsonl(data / "train.jsonl", read_jsonl(data / "train.jsonl")[: args.dialogues])
+            write_jsonl(data / "validation.jsonl", held_out)
+            kosent(
+                *("finetune", "--recipe", "starter-cpu", "--data", str(data), "--output", str(run)),
+                *(
+                    "--set",
+                    "training.epochs=1",
+                    "--set",
+                    "training.validation_steps=1000",
+                    "--set",
+                    "training.checkpoint_steps=50",
+                ),
+            )
+        measured[name] = losses(run, [row["messages"] for row in held_out])
+    write_json(args.output / "losses.json", measured)
+    difference = [one - other for one, other in zip(measured["as it stands"], measured["cleaned"], strict=True)]
+    low, high = mean_interval(difference, resamples(range(len(difference))))
+    means = {name: sum(values) / len(values) for name, values in measured.items()}
+    report(
+        "cleaning_pays",
+        [
+            Result("rows with planted noise", planted, "rows", "5 %", 0.04 < planted / len(rows) < 0.06),
+            Result("steps of each run", -(-args.dialogues // 8), "steps", "the same", True),
+            Result("held-out dialogues", len(held_out), "dialogues", "", True),
+            Result("held-out loss, trained on the corpus as it stands", round(means["as it stands"], 4), "nats/token", "", True),
+            Result("held-out loss, trained on the cleaned corpus", round(means["cleaned"], 4), "nats/token", "lower", low > 0),
+            Result("difference", round(means["as it stands"] - means["cleaned"], 4), "nats/token", "> 0", low > 0),
+            Result("difference, lower bound of the 95 % interval", round(low, 4), "nats/token", "> 0", low > 0),
+            Result("difference, upper bound", round(high, 4), "nats/token", "", True),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
