@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/prepare.py
 
 51,630 dialogues (the size of the corpus that KoSent began with) and ten times as many, as CSV in cp949 with two or three turns a
-row. Words and their frequencies are those of the starter corpus; sentences are put together by chance, and 2 % of the rows get
-faults of every kind. Lengths are counted in tokens of the starter base. The files and what is made of them (1.5 GB) go into a
-temporary folder. About 10 minutes on two processor cores.
+row. Words and their frequencies are those of the starter corpus; sentences are put together by chance, and 5 % of the rows get
+faults: of the text, duplicates, near duplicates, shared questions, one persona sentence. Lengths are counted in tokens of the
+starter base. The files and what is made of them (1.5 GB) go into a temporary folder. About 10 minutes on two processor cores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from common import Result, report
@@ -40,10 +41,14 @@ def write_corpus(file: Path, dialogues: int) -> None:
     said = [message["content"] for record in open_corpus("starter").records() for message in record.messages]
     words = [word for text in said for word in text.split()]
     lengths = [len(text.split()) for text in said]
-    faults = (
-        lambda text: "", lambda text: f"{text} とても", lambda text: " ".join([text] * 6), lambda text: f"{text} 010-1234-5678",
-        lambda text: f"{text} {'ㅋ' * 40}", lambda text: "저는 AI 챗봇이라 감정을 느낄 수 없습니다.", lambda text: "Please tell me more about how you feel now.",
-    )  # fmt: skip
+    faults: tuple[Callable[[str], str], ...] = (
+        lambda text: "",
+        lambda text: f"{text} とても",
+        lambda text: " ".join([text] * 6),
+        lambda text: f"{text} 010-1234-5678",
+        lambda text: f"{text} {'ㅋ' * 40}",
+        lambda text: "Please tell me more about how you feel now.",
+    )
 
     def sentence() -> str:
         return " ".join(chance.choices(words, k=chance.choice(lengths)))
@@ -54,10 +59,17 @@ def write_corpus(file: Path, dialogues: int) -> None:
         writer.writerow(["연령", "감정_대분류", *(f"{who}문장{n}" for n in (1, 2, 3) for who in ("사람", "시스템"))])
         for _ in range(dialogues):
             turns = [sentence() for _ in range(chance.choice((4, 6, 6)))]
-            if chance.random() < 0.02:
+            kind = chance.random()
+            if kind < 0.02:
                 turns[1] = chance.choice(faults)(turns[1])
-            elif earlier and chance.random() < 0.01:
+            elif kind < 0.03 and earlier:
                 turns = chance.choice(earlier)
+            elif kind < 0.035 and earlier:
+                turns = [*chance.choice(earlier)[:-1], sentence()]
+            elif kind < 0.04 and earlier:
+                turns[0] = chance.choice(earlier)[0]
+            elif kind < 0.055:
+                turns[1] = "저는 AI 챗봇이라 감정을 느낄 수 없습니다."
             elif len(earlier) < 1000:
                 earlier.append(turns)
             writer.writerow([chance.choice(AGES), chance.choice(EMOTIONS), *turns])

@@ -55,10 +55,10 @@ def _count(value: int, noun: str) -> str:
 def _verdict(report: dict[str, Any]) -> str:
     totals, splits = report["totals"], report["splits"].values()
     only_dialogues = not any(split["preferences"] or split["prompts"] for split in splits)
-    share = f" ({percent(totals['kept'], totals['rows'])})" if totals["rows"] else ""
-    kept = _count(totals["kept"], "dialogue" if only_dialogues else "record")
-    went = f"{number(totals['rejected'])} rejected, {number(totals['changed'])} changed"
-    return f"{_count(totals['rows'], 'row')} in, {kept} kept{share}, {went}"
+    share = f" ({percent(totals['kept'], totals['records'])})" if totals["records"] else ""
+    kept = number(totals["kept"])
+    went = f"{number(totals['rejected'])} left out, {number(totals['changed'])} changed"
+    return f"{_count(totals['records'], 'dialogue' if only_dialogues else 'record')} in, {kept} kept{share}, {went}"
 
 
 def _ordered(splits: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,11 +73,7 @@ def _held(split: dict[str, Any]) -> int:
 
 def _flow(report: dict[str, Any], splits: Mapping[str, Any]) -> tuple[list[Bar], list[Bar]]:
     """Where the records went: one bar for each split and one for all that is in none, and that last one by reason."""
-    totals = report["totals"]
     reasons = [(rule["rejected"], rule["name"]) for rule in report["rules"]]
-    unexplained = totals["rejected"] - sum(value for value, _ in reasons)
-    broken = sum(source["broken"] for source in report["sources"])
-    reasons += [(unexplained, "rejected otherwise"), (totals["left_out"], "left out of the splits"), (broken, "unreadable rows")]
     reasons = sorted(((value, name) for value, name in reasons if value > 0), key=lambda pair: (-pair[0], pair[1]))
     fade = 0.65 / max(1, len(reasons) - 1)
     detail = [Bar(name, value, "bad", strength=1 - fade * index) for index, (value, name) in enumerate(reasons)]

@@ -84,7 +84,7 @@ class Pipeline:
         """Cleans every row of the corpora, given with the name that each has in the output. `advance(bytes)` is progress."""
         done = 0
         for name, corpus in corpora:
-            self.rows[name] = 0
+            self.rows.setdefault(name, 0)
             self.broken.setdefault(name, 0)
             records = corpus.records()
             while chunk := list(islice(records, CHUNK)):
@@ -97,6 +97,7 @@ class Pipeline:
     def unreadable(self, name: str, broken: BrokenRow) -> None:
         """Keeps a row that could not be read."""
         self.records += 1
+        self.rows[name] = max(self.rows.get(name, 0), broken.row)
         self.broken[name] = self.broken.get(name, 0) + 1
         self._reject("unreadable", name, broken.row, broken.problem, broken.raw, broken.raw)
 

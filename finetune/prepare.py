@@ -145,7 +145,6 @@ def build_report(pipeline: Pipeline, corpora: list[tuple[str, Corpus]]) -> dict[
     """Everything that report.json holds and report.html shows."""
     splits = pipeline.selection.split_counts()
     counts = pipeline.examples.counts
-    left_out = len(pipeline.selection.dropped)
     kept = sum(split[kind] for split in splits.values() for kind in ("dialogues", "preferences", "prompts"))
     rejected = sum(count["rejected"] for count in counts.values())
     before, after = pipeline.before, pipeline.after
@@ -160,8 +159,8 @@ def build_report(pipeline: Pipeline, corpora: list[tuple[str, Corpus]]) -> dict[
         ],
         "settings": flat_settings(pipeline.settings),
         "totals": {
-            "rows": sum(pipeline.rows.values()), "records": pipeline.records, "kept": kept,
-            "rejected": rejected - left_out, "changed": pipeline.changed, "left_out": left_out,
+            "rows": sum(pipeline.rows.values()), "records": pipeline.records, "kept": kept, "rejected": rejected,
+            "changed": pipeline.changed,
         },
         "splits": splits,
         "emotion_difference": emotion_difference(splits),
@@ -210,7 +209,7 @@ def summary(report: dict[str, Any]) -> str:
         "",
         f"{totals['records']:>9,} dialogues in",
         f"{totals['kept']:>9,} kept{kept}, {totals['changed']:,} of them changed",
-        f"{totals['rejected'] + totals['left_out']:>9,} left out",
+        f"{totals['rejected']:>9,} left out",
         "",
         f"  {'rule':<14}{'left out':>9}{'changed':>9}",
     ]

@@ -121,7 +121,7 @@ def summary(folder: Path, timing: dict[str, Any]) -> str:
         f"You       {MESSAGE}",
         f"KoSent    {reply}",
         "",
-        f"Data      {folder / 'data'}        what was cleaned: report.md",
+        f"Data      {folder / 'data'}        what was cleaned: report.html",
         f"Run       {run}         adapter, template, recipe, metrics",
         f"Model     {gguf} ({gguf.stat().st_size / 1e6:.0f} MB)",
         f"Report    {report / 'report.md'}, replies.csv (Excel), comparison.png",

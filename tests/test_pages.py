@@ -75,7 +75,7 @@ def report() -> dict[str, Any]:
         "kosent": "0.1.0",
         "sources": [{"name": "가.csv", "understood": "가.csv: CSV, cp949", "rows": 51630, "broken": 13, "sha256": "9f86d081"}],
         "settings": {"script.max_foreign": 0.1, "repeats.on": True, "system": "당신은 <챗봇>입니다.", "nothing": None},
-        "totals": {"rows": 51643, "records": 51630, "kept": 50000, "rejected": 1500, "changed": 2100, "left_out": 130},
+        "totals": {"rows": 51630, "records": 51643, "kept": 50000, "rejected": 1643, "changed": 2100},
         "splits": {"test": split(6001, 15020), "train": split(41002, 102310), "validation": split(3003, 7480)},
         "emotion_difference": {"points": 0.8, "between": "train and test", "emotion": "슬픔"},
         "rules": [
@@ -106,7 +106,7 @@ def empty_report() -> dict[str, Any]:
     none = {"dialogues": 0, "replies": 0, "preferences": 0, "prompts": 0, "emotions": {}}
     return {
         "kosent": "0.1.0", "sources": [], "settings": {}, "emotion_difference": None, "rules": [],
-        "totals": dict.fromkeys(("rows", "records", "kept", "rejected", "changed", "left_out"), 0),
+        "totals": dict.fromkeys(("rows", "records", "kept", "rejected", "changed"), 0),
         "splits": {"train": none, "validation": none, "test": none},
         "lengths": {"unit": "characters", "bins": [0, 5], "user": {"before": [0, 0], "after": [0, 0]},
                     "reply": {"before": [0, 0], "after": [0, 0]}},
@@ -186,15 +186,15 @@ def test_everything_of_the_report_is_on_the_page() -> None:
 @pytest.mark.parametrize(
     ("totals", "others", "sentence"),
     [
-        ((51630, 50000, 1500, 2100), 0, "51,630 rows in, 50,000 dialogues kept (96.8 %), 1,500 rejected, 2,100 changed"),
-        ((51630, 50000, 1500, 2100), 2, "51,630 rows in, 50,000 records kept (96.8 %), 1,500 rejected, 2,100 changed"),
-        ((1, 1, 0, 0), 0, "1 row in, 1 dialogue kept (100.0 %), 0 rejected, 0 changed"),
-        ((0, 0, 0, 0), 0, "0 rows in, 0 dialogues kept, 0 rejected, 0 changed"),
+        ((51630, 50000, 1630, 2100), 0, "51,630 dialogues in, 50,000 kept (96.8 %), 1,630 left out, 2,100 changed"),
+        ((51630, 50000, 1630, 2100), 2, "51,630 records in, 50,000 kept (96.8 %), 1,630 left out, 2,100 changed"),
+        ((1, 1, 0, 0), 0, "1 dialogue in, 1 kept (100.0 %), 0 left out, 0 changed"),
+        ((0, 0, 0, 0), 0, "0 dialogues in, 0 kept, 0 left out, 0 changed"),
     ],
 )
 def test_the_verdict_is_one_sentence(totals: tuple[int, ...], others: int, sentence: str) -> None:
     data = empty_report()
-    data["totals"].update(zip(("rows", "kept", "rejected", "changed"), totals, strict=True))
+    data["totals"].update(zip(("records", "kept", "rejected", "changed"), totals, strict=True))
     data["splits"]["train"] = {**data["splits"]["train"], "preferences": others}
     html = page(data)
     heading = html.partition('<p class="verdict">')[2].partition("</p>")[0]
@@ -204,11 +204,15 @@ def test_the_verdict_is_one_sentence(totals: tuple[int, ...], others: int, sente
 
 def test_leakage_is_said_clearly() -> None:
     data = report()
-    assert '<p class="statement good">Separate: 0 overlaps between the splits.</p>' in page(data)
-    data["leakage"]["validation_test"] = 3
+    assert '<p class="statement good">Separate: training shares 0 longer user utterances with validation and test.</p>' in page(
+        data
+    )
+    data["leakage"].update(train_test=3, validation_test=1)
     leaking = section(page(data), "leakage")
-    assert '<p class="statement bad">Not separate: 3 overlaps' in leaking and "statement good" not in leaking
-    assert "validation and test <b>3</b>" in leaking and "train and test <b>0</b>" in leaking
+    assert (
+        '<p class="statement bad">Not separate: training shares 3 user utterances' in leaking and "statement good" not in leaking
+    )
+    assert "validation and test <b>1</b>" in leaking and "train and test <b>3</b>" in leaking
 
 
 def test_order_is_that_of_meaning() -> None:
@@ -217,8 +221,8 @@ def test_order_is_that_of_meaning() -> None:
     splits = section(html, "splits")
     assert splits.index(">train<") < splits.index(">validation<") < splits.index(">test<")
     flow = section(html, "flow")
-    assert flow.index("rejected otherwise <b>1,288") < flow.index("script <b>212") < flow.index("left out of the splits <b>130")
-    assert flow.index("left out") < flow.index("unreadable rows <b>13") and "spelling" not in flow
+    assert flow.index("in no split <b>212") < flow.index("script <b>212")
+    assert "spelling" not in flow
 
 
 def test_empty_corners_render() -> None:
