@@ -65,7 +65,7 @@ def write_corpus(file: Path, dialogues: int) -> None:
             elif kind < 0.03 and earlier:
                 turns = chance.choice(earlier)
             elif kind < 0.035 and earlier:
-                turns = [*chance.choice(earlier)[:-1], sentence()]
+                turns = [*(repeated := chance.choice(earlier))[:-1], f"{repeated[-1]} {chance.choice(words)}"]
             elif kind < 0.04 and earlier:
                 turns[0] = chance.choice(earlier)[0]
             elif kind < 0.055:

@@ -51,3 +51,17 @@ def test_nothing_in_the_repository_names_a_place_of_one_machine() -> None:
             if "kosent-demo" in inside[0]:
                 continue
             assert not unwanted.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_page_on_corpora_lists_what_the_program_knows() -> None:
+    from kosent.finetune.corpus import FORMATS
+    from kosent.finetune.prepare import MADE
+    from kosent.finetune.rules import RULES, CleaningSettings, flat_settings
+
+    text = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+    for name, what in [*FORMATS.items(), *RULES.items()]:
+        assert f"| `{name}` | {what} |" in text
+    for name, value in flat_settings(CleaningSettings()).items():
+        assert f"| `{name}` | {value:g} | " in text
+    for name in MADE - {"report.md"}:
+        assert f"`{name}`" in text or name.partition(".")[0] in ("validation", "test"), name
