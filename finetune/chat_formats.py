@@ -89,6 +89,7 @@ def _said(value: Any, name: str, roles: dict[str, str]) -> Messages:
             raise RowError(f"message {number} is not an object but {kind_of(entry)}")
         role = next((entry[key] for key in ("role", "from") if entry.get(key) is not None), None)
         content = next((entry[key] for key in ("content", "value") if entry.get(key) is not None), None)
+        role = role.lower() if isinstance(role, str) else role
         if not isinstance(role, str) or role not in roles:
             raise RowError(f"message {number} is of {str(role)[:40]!r}; known: {', '.join(roles)}")
         messages.append({"role": roles[role], "content": _content(content, number)})
@@ -107,7 +108,7 @@ def _content(value: Any, number: int) -> str:
 
 
 def read_messages(place: Place, row: dict[str, Any]) -> list[Record]:
-    meta = {name: value for name, value in row.items() if isinstance(value, str | int | float)}
+    meta = {name: value for name, value in row.items() if isinstance(value, str | int | float | list) and name != "messages"}
     if isinstance(row.get("meta"), dict):
         meta |= row["meta"]
     stored = text(json.dumps(meta, ensure_ascii=False, default=str), "meta")

@@ -13,8 +13,10 @@ from kosent.finetune.text_rules import Reject, check_script, fix_encoding, limit
 from kosent.text import clean, normalized
 
 NOTHING = frozenset(
-    ("", "nan", "none", "null", "n/a", "na", "#n/a", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "undefined", "-", "<na>")
+    ("", "nan", "none", "null", "n/a", "#n/a", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "undefined", "<na>")
 )
+MAX_CHARACTERS = 20_000
+"""Longest utterance that is looked at, in characters, whatever the rules."""
 _PLAIN = re.compile(r"[가-힣ㄱ-ㅎㅏ-ㅣ0-9.,!~…]+(?: [가-힣ㄱ-ㅎㅏ-ㅣ0-9.,!?~…]+)*\??")
 
 
@@ -32,6 +34,8 @@ class Cleaned:
     """What became of a row."""
 
     record: Record
+    raw: list[tuple[str, str]]
+    """As they stood in the corpus."""
     turns: list[tuple[str, str]]
     """(role, text) with the roles system, user, assistant and, in a preference, chosen and rejected."""
     changes: list[Change] = field(default_factory=list)
@@ -42,15 +46,16 @@ class Cleaned:
     def reject(self, rule: str, why: str) -> None:
         self.rule, self.why = rule, why
 
-    def key(self) -> str:
-        """All that is said, reduced to letters and digits: an utterance a line, without the system message."""
-        return "\n".join(normalized(text) for role, text in self.turns if role != "system")
+    def key(self, *, with_system: bool = False) -> str:
+        """All that is said, reduced to letters and digits: an utterance a line."""
+        return "\n".join(normalized(text) for role, text in self.turns if with_system or role != "system")
 
     def users(self) -> list[str]:
         return [normalized(text) for role, text in self.turns if role == "user"]
 
     def replies(self) -> list[str]:
-        return [text for role, text in self.turns if role == "assistant"]
+        """What a model would learn to say."""
+        return [text for role, text in self.turns if role in ("assistant", "chosen")]
 
 
 class Cleaner:
@@ -63,18 +68,25 @@ class Cleaner:
         turns = [(message["role"], message["content"]) for message in record.messages]
         if record.kind == "preference":
             turns += [("chosen", record.chosen), ("rejected", record.rejected)]
-        outcome = Cleaned(record, turns)
-        for step in (self._characters, self._empty, self._roles, self._judge, self._preference):
+        outcome = Cleaned(record, turns, turns)
+        for step in (self._readable, self._characters, self._empty, self._roles, self._judge, self._preference):
             step(outcome)
             if outcome.rule:
                 break
         return outcome
 
+    def _readable(self, outcome: Cleaned) -> None:
+        longest = max((len(text) for _, text in outcome.turns), default=0)
+        if all(role == "system" for role, _ in outcome.turns):
+            outcome.reject("unreadable", "there is not one turn")
+        elif longest > MAX_CHARACTERS:
+            outcome.reject("unreadable", f"an utterance of {longest:,} characters; the most is {MAX_CHARACTERS:,}")
+
     def _characters(self, outcome: Cleaned) -> None:
         turns = []
         for role, text in outcome.turns:
             if not _PLAIN.fullmatch(text):
-                if "encoding" in self.on:
+                if "encoding" in self.on and role != "system":
                     fixed = fix_encoding(text)
                     if isinstance(fixed, Reject):
                         outcome.reject("encoding", fixed.why)
@@ -91,9 +103,8 @@ class Cleaner:
         return after
 
     def _empty(self, outcome: Cleaned) -> None:
-        if all(role == "system" for role, _ in outcome.turns):
-            outcome.reject("empty", "there is not one turn")
-            return
+        while outcome.turns[0][0] == "assistant" and outcome.turns[0][1].strip().lower() in NOTHING and "empty" in self.on:
+            outcome.turns = outcome.turns[1:]
         empty = [role for role, text in outcome.turns if role != "system" and text.strip().lower() in NOTHING]
         if not empty or "empty" not in self.on:
             return

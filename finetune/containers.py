@@ -29,6 +29,8 @@ class Container:
     """What people call it."""
     nested = False
     """Whether values can be lists and objects."""
+    unread = ""
+    """What else is in the file and is not read, for people."""
 
     def __init__(self, path: Path, encoding: str = "") -> None:
         self.path = path
@@ -43,9 +45,9 @@ class Container:
         """All rows from the first, each time it is called. Raises `DataError` when the file as a whole cannot be read."""
         raise NotImplementedError
 
-    def broken(self, row: int, problem: str, raw: str = "") -> BrokenRow:
-        writable = (text.encode("utf-8", "backslashreplace").decode() for text in (problem, raw[:RAW]))
-        return BrokenRow(self.path.name, row, *writable)
+    def broken(self, row: int, problem: str, raw: str = "", *, rest_lost: bool = False) -> BrokenRow:
+        problem, raw = (text.encode("utf-8", "backslashreplace").decode() for text in (problem, raw[:RAW]))
+        return BrokenRow(self.path.name, row, problem, raw, rest_lost)
 
     def _text(self, newline: str = "") -> TextIO:
         """The file as text. All of it fits the encoding, apart perhaps from a character cut off at the very end."""

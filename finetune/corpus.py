@@ -10,6 +10,7 @@ Nothing is cleaned here and nothing is written. Rows come from `open_file`, thei
 from __future__ import annotations
 
 import codecs
+import difflib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from kosent.starter import CORPUS_NAME, corpus_path
 FORMATS: dict[str, str] = {name: f"{known.title}: {known.shape}" for name, known in BY_NAME.items()}
 """Name of each format, and in one line what it is."""
 
+SAME_COMMAND = "…"
+"""Stands in a hint for the command that was typed; `kosent prepare` puts it there."""
 CUT_OFF = (-1, 0, b"")
 _CHUNK = 1024 * 1024
 _NEAR = 20
@@ -54,7 +57,7 @@ class Corpus:
         self.format = known.name
         self.size = container.size
         """Bytes."""
-        self.understood = f"{self.name}: {_understood(container, known)}"
+        self.understood = f"{self.name}: {_understood(container, known)}{container.unread}"
         """How the file is read, in one line for people."""
 
     def position(self) -> int:
@@ -88,7 +91,7 @@ class Corpus:
         raise DataError(
             f"{self.name}: row {row.row:,}: {row.problem}. Rows before it that are fine: {good:,}. Nothing was written. "
             "With --skip-broken such rows are left out and kept in rejected.jsonl.",
-            hint=f"kosent prepare {_quoted(self.path)} --output data --skip-broken",
+            hint=f"{SAME_COMMAND} --skip-broken",
         )
 
 
@@ -96,13 +99,16 @@ def source_path(source: str) -> Path:
     """The file behind a SOURCE of the command line; `starter` is the corpus that comes with KoSent. Raises `DataError`."""
     path = corpus_path() if source == CORPUS_NAME else Path(source).expanduser()
     if path.is_dir():
-        inside = sorted({entry.suffix for entry in path.iterdir() if entry.is_file() and entry.suffix})
-        names = next((f"*{suffix}" for suffix in (".csv", ".xlsx", ".jsonl", ".json", ".parquet") if suffix in inside), "*")
+        raise DataError(f"{path} is a folder; name the files inside it.", hint=f"ls {_quoted(path)}")
+    if source == "-" or (path.exists() and not path.is_file()):
         raise DataError(
-            f"{path} is a folder; name the files inside it.", hint=f"kosent prepare {_quoted(path)}/{names} --output data"
+            f"{path} is a pipe or a device, and a corpus is read twice; save it as a file first.", hint="COMMAND > corpus.jsonl"
         )
     if not path.is_file():
-        raise DataError(f"There is no corpus file {path}.", hint="kosent prepare starter --output data")
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, beside, n=1)
+        meant = f" Is {close[0]} meant?" if close else ""
+        raise DataError(f"There is no corpus file {path}.{meant}", hint=f"ls {_quoted(path.parent)}")
     return path
 
 
@@ -173,8 +179,7 @@ def find_encoding(path: Path, wanted: str | None = None) -> str:
     problem = f"{path} is not {names}: byte {byte:,} in line {line:,} does not fit, near {near!r}."
     if wanted is not None:
         raise DataError(
-            f"{problem} Without --encoding utf-8, cp949 and utf-16 are tried.",
-            hint=f"kosent prepare {_quoted(path)} --output data",
+            f"{problem} Leave --encoding out, and utf-8, cp949 and utf-16 are tried.",
         )
     mended = Path(f"{path.stem}-mended{path.suffix}")
     raise DataError(
@@ -227,8 +232,8 @@ def _decide(container: Container, wanted: Format | None) -> Format:
     if known is None:
         shapes = "\n".join(f"  {name:<14} {known.shape}" for name, known in BY_NAME.items())
         raise DataError(
-            f"{container.path} ({container.kind}) is of no known format. Found: {found}. Known are:\n{shapes}",
-            hint=f"kosent prepare {_quoted(container.path)} --output data --format NAME   (after renaming the columns)",
+            f"{container.path} ({container.kind}) is of no known format. Found: {found}. "
+            f"Rename them to those of one of these:\n{shapes}"
         )
     if missing := known.missing(container.names):
         raise DataError(f"{container.path} is not of format {known.name}: it lacks {', '.join(missing)}; found: {found}.")

@@ -27,6 +27,8 @@ from kosent.finetune.chat_formats import (
 from kosent.finetune.records import Record
 
 META_COLUMNS = ("연령", "성별", "상황키워드", "신체질환", "감정_대분류", "감정_소분류")
+BORROWED = "from the same category"
+"""`meta.reply` of a wellness row that has none of its own."""
 REPLIES_A_CATEGORY = 50
 CATEGORIES = 5_000
 """wellness: more categories than these are read, but no replies are remembered for them."""
@@ -166,7 +168,7 @@ def _wellness() -> Reader:
             turn = turns.get(category, 0)
             turns[category] = turn + 1
             reply = known[turn % len(known)]
-            meta["reply"] = "from the same category"
+            meta["reply"] = BORROWED
         return [Record(*place, messages=pair(user, reply), meta=meta)]
 
     return read

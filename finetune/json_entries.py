@@ -188,12 +188,13 @@ class JsonDocument(_Entries):
 
     def _lost(self, entry: int, source: _Utf8, error: Exception) -> BrokenRow:
         cut = "premature EOF" in str(error)
-        reason = "the file ends in the middle" if cut else str(error).partition("\n")[0].rstrip(".")
+        said = error.args[0].decode("utf-8", "replace") if error.args and isinstance(error.args[0], bytes) else str(error)
+        reason = "the file ends in the middle" if cut else said.partition("\n")[0].rstrip(".")
         problem = (
             f"entry {entry} cannot be read, before byte {source.position:,}: {reason}; the rest of the file "
             f"(from about byte {max(0, source.finished_at - _CHUNK):,} to {self.size:,}) is lost"
         )
-        return self.broken(entry, problem, source.last)
+        return self.broken(entry, problem, source.last, rest_lost=True)
 
     def _entries(self, source: _Utf8) -> Iterator[Any]:
         """The entries as they become complete. Raises `ijson.JSONError` and `Unreadable`."""

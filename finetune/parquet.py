@@ -50,5 +50,5 @@ class Parquet(Container):
                         yield number, values
             except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
                 first = str(error).partition("\n")[0]
-                yield self.broken(number + 1, f"the file is damaged here ({first}); the rest of it is lost")
+                yield self.broken(number + 1, f"the file is damaged here ({first}); the rest of it is lost", rest_lost=True)
         self.position = self.size

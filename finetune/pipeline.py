@@ -14,13 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from kosent.finetune.cleaning import Cleaned, Cleaner
+from kosent.finetune.cleaning import MAX_CHARACTERS, Cleaned, Cleaner
 from kosent.finetune.corpus import Corpus
 from kosent.finetune.duplicates import DuplicateIndex
+from kosent.finetune.formats import BORROWED
 from kosent.finetune.records import SPLITS, BrokenRow, Record
 from kosent.finetune.rules import CleaningSettings
 from kosent.finetune.selection import Selection
-from kosent.finetune.tally import Examples, Side, contradicting
+from kosent.finetune.tally import Examples, Side, contradicting, denials
 from kosent.finetune.tokens import Lengths
 
 CHUNK = 256
@@ -50,13 +51,19 @@ class Pipeline:
         self.examples = Examples()
         self.before, self.after = (Side(settings.frequent_opening_letters) for _ in range(2))
         self.selection = Selection(settings, on, *shares)
-        self.index: DuplicateIndex | None = DuplicateIndex(
-            exact="duplicate" in on, near="near" in on, threshold=settings.near_threshold
-        )
+        exact, near, threshold = "duplicate" in on, "near" in on, settings.near_threshold
+        # of two rankings of one prompt much is the same, and yet they say different things
+        self.indexes = {
+            kind: DuplicateIndex(exact=exact, near=near and kind != "preference", threshold=threshold)
+            for kind in ("dialogue", "preference", "prompt")
+        }
         self.places: list[tuple[str, int]] = []
         self.rows: dict[str, int] = {}
         self.broken: dict[str, int] = {}
         self.changed = self.records = 0
+        self.notes: list[str] = []
+        """What a person must know and no count says."""
+        self.borrowed = 0
         self.contradictions: list[dict[str, Any]] = []
         self.opposed = self.questions = 0
         self._files: dict[str, IO[str]] = {}
@@ -92,26 +99,30 @@ class Pipeline:
                 advance(done + corpus.position())
             done += corpus.size
         self._spool.close()
-        self.index = None  # the larger part of the memory
+        self.indexes.clear()  # the larger part of the memory
 
     def unreadable(self, name: str, broken: BrokenRow) -> None:
         """Keeps a row that could not be read."""
         self.records += 1
         self.rows[name] = max(self.rows.get(name, 0), broken.row)
         self.broken[name] = self.broken.get(name, 0) + 1
+        if broken.rest_lost:
+            self.notes.append(f"{name}: everything from row {broken.row:,} on is lost: {broken.problem}")
         self._reject("unreadable", name, broken.row, broken.problem, broken.raw, broken.raw)
 
     def _clean_chunk(self, name: str, chunk: list[Record]) -> None:
         cleaned = [self.cleaner(record) for record in chunk]
-        lengths = iter(self.lengths([text for row in cleaned for _, text in row.turns]))
+        texts = list(dict.fromkeys(text for row in cleaned for turns in (row.raw, row.turns) for _, text in turns))
+        lengths = dict(zip(texts, self.lengths([text[:MAX_CHARACTERS] for text in texts]), strict=True))
         for row in cleaned:
-            self._take(name, row, list(islice(lengths, len(row.turns))))
+            self._take(name, row, lengths)
 
-    def _take(self, name: str, row: Cleaned, lengths: list[int]) -> None:
+    def _take(self, name: str, row: Cleaned, all_lengths: dict[str, int]) -> None:
         record = row.record
+        lengths = [all_lengths[text] for _, text in row.turns]
         self.records += 1
         self.rows[name] = max(self.rows[name], record.row)
-        self.before.add(row.turns, lengths, record.meta)
+        self.before.add(row.raw, [all_lengths[text] for _, text in row.raw], record.meta)
         if not row.rule and "length" in self.on:
             self._check_length(row, lengths)
         for rule in {change.rule for change in row.changes}:
@@ -126,10 +137,12 @@ class Pipeline:
             said = [{"role": role, "content": text} for role, text in row.turns]
             self._reject(row.rule, name, record.row, row.why, said, _said(row.turns))
             return
-        self.changed += bool(row.changes)
         self.selection.add(row)
         meta = record.meta | {"source": f"{name}:{record.row}"}
-        _write(self._spool, [record.kind, name, record.row, row.turns, lengths, meta])
+        if "source" in record.meta:
+            meta["source_in_corpus"] = record.meta["source"]
+        self.borrowed += record.meta.get("reply") == BORROWED
+        _write(self._spool, [record.kind, name, record.row, row.turns, lengths, meta, bool(row.changes)])
 
     def _check_length(self, row: Cleaned, lengths: list[int]) -> None:
         settings = self.settings
@@ -141,9 +154,9 @@ class Pipeline:
                 return
 
     def _compare(self, name: str, row: Cleaned) -> None:
-        if self.index is None or not ({"duplicate", "near"} & self.on):
-            return
-        found = self.index.find(f"{row.record.kind}\n{row.key()}", len(self.places))
+        # "괜찮아요" and "안 괜찮아요" differ in one letter: what denies more is never nearly the same
+        group = min(255, sum(map(denials, row.replies())))
+        found = self.indexes[row.record.kind].find(row.key(with_system=self.keep_system), len(self.places), group)
         if found is None:
             self.places.append((name, row.record.row))
             return
@@ -164,7 +177,7 @@ class Pipeline:
         questions: dict[int, list[dict[str, Any]]] = {}
         for split in SPLITS:
             self._open(f"{split}.jsonl")
-        for place, (kind, name, number, turns, lengths, meta) in enumerate(self._spooled()):
+        for place, (kind, name, number, turns, lengths, meta, changed) in enumerate(self._spooled()):
             turns = [(role, text) for role, text in turns]
             if place % 1000 == 0:
                 advance(place)
@@ -177,12 +190,14 @@ class Pipeline:
             file = f"{split}.jsonl" if kind == "dialogue" else f"{split}.{kind}s.jsonl"
             _write(self._open(file), self._row(kind, turns, meta))
             self.after.add(turns, lengths, meta)
+            self.changed += changed
             question = self.selection.repeated_question(place)
             if question is not None and (question in questions or len(questions) < MAX_QUESTIONS):
                 answers = questions.setdefault(question, [])
                 if len(answers) < MAX_ANSWERS:
-                    asked, answer = (next(text for role, text in turns if role == who) for who in ("user", "assistant"))
+                    asked, answer = (next((text for role, text in turns if role == who), "") for who in ("user", "assistant"))
                     answers.append({"question": asked, "answer": answer, "source": name, "row": number, "split": split})
+        advance(self.selection.rows)
         (self.folder / SPOOL).unlink()
         self._list_contradictions(questions.values())
 

@@ -19,21 +19,22 @@ Writes into DIR, whole or not at all:
 from __future__ import annotations
 
 import argparse
+import shlex
 import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from kosent import __version__, extras
-from kosent.errors import DataError, UsageError
+from kosent.errors import DataError, KosentError, UsageError
 from kosent.files import atomic_folder, sha256, write_json, write_text
-from kosent.finetune.corpus import FORMATS, Corpus, open_corpus
+from kosent.finetune.corpus import FORMATS, SAME_COMMAND, Corpus, open_corpus, source_path
 from kosent.finetune.page import page
 from kosent.finetune.pipeline import Pipeline
 from kosent.finetune.records import SPLITS, BrokenRow
 from kosent.finetune.rules import RULES, CleaningSettings, flat_settings, resolve_settings, switched_on
 from kosent.finetune.tally import BINS, shares
-from kosent.finetune.tokens import characters, token_lengths
+from kosent.finetune.tokens import Lengths, characters, token_lengths
 from kosent.progress import progress
 from kosent.prompts import SYSTEM_MESSAGE
 
@@ -69,12 +70,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if min(args.validation, args.test) < 0 or args.validation + args.test >= 1:
+    if not (args.validation >= 0 and args.test >= 0 and args.validation + args.test < 1):
         raise UsageError("--validation and --test are shares from 0 to 1 and must leave something for training.")
     settings, on = resolve_settings(args.set), switched_on(args.without)
-    _check_folder(args.output)
+    _check_folder(args.output, args.sources)
     extras.require("prepare", what="`kosent prepare`")
     lengths = token_lengths(args.tokenizer) if args.tokenizer else characters
+    try:
+        report = _prepare(args, settings, on, lengths)
+    except DataError as error:
+        if error.hint and error.hint.startswith(SAME_COMMAND):
+            error.hint = _command(args) + error.hint.removeprefix(SAME_COMMAND)
+        raise
+    except OSError as error:
+        problem = f"{error.filename or args.output}: {error.strerror or error}"
+        raise KosentError(f"{problem}. Nothing was written.", hint=f"df -h {shlex.quote(str(args.output.parent))}") from error
+    print(summary(report))
+    print(f"Written to {args.output}; look at {args.output / 'report.html'}.")
+    if report["splits"]["train"]["dialogues"]:
+        print(f"Next: kosent finetune --recipe starter-cpu --data {shlex.quote(str(args.output))} --output run")
+    return 0
+
+
+def _prepare(args: argparse.Namespace, settings: CleaningSettings, on: frozenset[str], lengths: Lengths) -> dict[str, Any]:
     with atomic_folder(args.output) as folder:
         pipeline = Pipeline(
             folder, settings, on, lengths, in_tokens=bool(args.tokenizer), system=args.system,
@@ -84,37 +102,65 @@ def run(args: argparse.Namespace) -> int:
             corpora = _open(args, pipeline)
             for _, corpus in corpora:
                 print(corpus.understood)
-            with progress("reading", sum(corpus.size for _, corpus in corpora)) as advance:
-                pipeline.read(corpora, lambda done: advance(done, f"{pipeline.records:,} rows"))
+            size = max(1, sum(corpus.size for _, corpus in corpora))
+            with progress("reading, %", 100) as advance:
+                pipeline.read(corpora, lambda done: advance(100 * done // size, f"{pipeline.records:,} rows"))
             with progress("writing", pipeline.selection.rows) as advance:
                 pipeline.write(lambda done: advance(done, ""))
         report = build_report(pipeline, corpora)
-        _check_splits(report)
+        _check_splits(report, args)
         write_json(folder / "report.json", report)
         write_text(folder / "report.html", page(report))
-    print(summary(report))
-    print(f"Written to {args.output}; look at {args.output / 'report.html'}.")
-    if report["splits"]["train"]["dialogues"]:
-        print(f"Next: kosent finetune --recipe starter-cpu --data {args.output} --output run")
-    return 0
+    return report
 
 
-def _check_folder(folder: Path) -> None:
-    """The folder is replaced whole, so it must hold nothing that prepare did not make."""
-    if folder.is_file():
-        raise UsageError(f"--output {folder} is a file.", hint="give a folder")
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in MADE) if folder.is_dir() else []
+def _command(args: argparse.Namespace) -> str:
+    """The command as it was typed, for a hint that can be pasted."""
+    defaults = argparse.ArgumentParser()
+    add_arguments(defaults)
+    words = ["kosent", "prepare", *args.sources, "--output", str(args.output)]
+    for name, value in vars(args).items():
+        if name in ("sources", "output") or value == defaults.get_default(name):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += (
+            [flag]
+            if value is True
+            else [part for one in (value if isinstance(value, list) else [value]) for part in (flag, str(one))]
+        )
+    return shlex.join(words)
+
+
+def _check_folder(folder: Path, sources: list[str]) -> None:
+    """The folder is replaced whole: it must hold nothing but what prepare made, and nothing may stand in it."""
+    place = folder.resolve()
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"--output {folder} is there and is no folder.", hint="--output data")
+    if place.is_mount() or Path.cwd().is_relative_to(place):
+        raise UsageError(
+            f"--output {folder} would be replaced whole, and it is the current folder, one above it, or a mounted one.",
+            hint=f"--output {shlex.quote(str(folder / 'data'))}",
+        )
+    inside = [source for source in sources if Path(source).expanduser().resolve().is_relative_to(place)]
+    if inside:
+        raise UsageError(f"--output {folder} would be replaced whole, and {inside[0]} lies in it.", hint="--output data")
+    names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    strange = [name for name in names if name not in MADE] or (names if "report.json" not in names else [])
     if strange:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise UsageError(
             f"--output {folder} would be replaced whole, and it holds what prepare did not make: {', '.join(strange[:3])}{more}.",
-            hint=f"give a folder of its own: --output {folder / 'data'}",
+            hint=f"--output {shlex.quote(str(folder / 'data'))}",
         )
 
 
 def _open(args: argparse.Namespace, pipeline: Pipeline) -> list[tuple[str, Corpus]]:
     """The corpora with the names they go by: the file's, or the path where two files have one name."""
     names = [Path(source).name for source in args.sources]
+    paths = [source_path(source).resolve() for source in args.sources]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise UsageError(f"{twice} is given twice.")
     corpora = []
     for source, name in zip(args.sources, names, strict=True):
         label = source if names.count(name) > 1 else name
@@ -129,15 +175,18 @@ def _open(args: argparse.Namespace, pipeline: Pipeline) -> list[tuple[str, Corpu
     return corpora
 
 
-def _check_splits(report: dict[str, Any]) -> None:
-    splits = report["splits"]
+def _check_splits(report: dict[str, Any], args: argparse.Namespace) -> None:
+    wanted = {"train": True, "validation": args.validation > 0, "test": args.test > 0}
+    splits = {name: split for name, split in report["splits"].items() if wanted[name]}
     kinds = [kind for kind in ("dialogues", "preferences", "prompts") if any(split[kind] for split in splits.values())]
     empty = [name for name, split in splits.items() if not any(split[kind] for kind in kinds)]
     if empty:
         acted = {rule["name"]: rule["rejected"] for rule in report["rules"] if rule["rejected"]}
         raise DataError(
-            f"Of {report['totals']['records']} dialogues none is left for {', '.join(empty)} ({acted or 'nothing rejected'}).",
-            hint="give a larger corpus, other shares with --validation and --test, or switch a rule off with --without",
+            f"Of {report['totals']['records']} rows none is left for {', '.join(empty)} ({acted or 'nothing was left out'}). "
+            "A row's split depends on its words: what prepare has put into one split goes there again, so give all of them "
+            "together. Otherwise give a larger corpus, other shares (--validation, --test), or switch a rule off (--without).",
+            hint="kosent prepare --help",
         )
 
 
@@ -185,7 +234,21 @@ def build_report(pipeline: Pipeline, corpora: list[tuple[str, Corpus]]) -> dict[
             "questions": pipeline.questions, "opposed": pipeline.opposed, "examples": pipeline.contradictions,
         },
         "leakage": pipeline.selection.leakage(),
+        "notes": notes(pipeline),
     }  # fmt: skip
+
+
+def notes(pipeline: Pipeline) -> list[str]:
+    """What a person must know and no count says."""
+    found = list(pipeline.notes)
+    if pipeline.borrowed:
+        found.append(
+            f"{pipeline.borrowed:,} rows without a reply took one of their category (웰니스 대화 스크립트); see meta.reply."
+        )
+    if pipeline.selection.unbalanced:
+        splits = " and ".join(pipeline.selection.unbalanced)
+        found.append(f"Emotions are not balanced: {splits} would have had to give up too much (balance.max_share).")
+    return found
 
 
 def emotion_difference(splits: dict[str, Any]) -> dict[str, Any] | None:
@@ -207,7 +270,7 @@ def summary(report: dict[str, Any]) -> str:
     kept = f" ({totals['kept'] / totals['records']:.1%})" if totals["records"] else ""
     lines = [
         "",
-        f"{totals['records']:>9,} dialogues in",
+        f"{totals['records']:>9,} in",
         f"{totals['kept']:>9,} kept{kept}, {totals['changed']:,} of them changed",
         f"{totals['rejected']:>9,} left out",
         "",
@@ -232,4 +295,5 @@ def summary(report: dict[str, Any]) -> str:
     if questions := report["contradictions"]["questions"]:
         opposed = report["contradictions"]["opposed"]
         lines.append(f"Questions with different answers: {questions:,}, {opposed:,} of them opposed (contradictions.jsonl).")
+    lines += ["", *(f"Note: {note}" for note in report["notes"])] if report["notes"] else []
     return "\n".join(lines)

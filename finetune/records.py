@@ -37,3 +37,5 @@ class BrokenRow:
     problem: str
     raw: str
     """The beginning of what stands there, at most 500 characters."""
+    rest_lost: bool = False
+    """Whether nothing that comes after it in the file can be read either."""

@@ -5,6 +5,8 @@ Every rule can be switched off (`--without NAME`) and is counted; what it reject
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -12,7 +14,8 @@ from typing import Literal
 from kosent.errors import UsageError
 
 RULES = {
-    "unreadable": "a row that could not be read at all (only with --skip-broken; without it such a row is an error)",
+    "unreadable": "a row that cannot be read (with --skip-broken; without it that is an error), has no turn, or an utterance of "
+    "more than 20,000 characters",
     "encoding": "text saved in one encoding and read in another is put right where that can be undone, rejected where it cannot; "
     "HTML entities become characters",
     "unicode": "NFC; control, escape, zero-width and direction characters removed; white space folded",
@@ -27,12 +30,17 @@ RULES = {
     "length": "a dialogue with an utterance shorter or longer than the bounds is rejected",
     "preference": "a preference whose two replies are the same is rejected",
     "duplicate": "the same letters and digits as in an earlier row",
-    "near": "nearly the same as an earlier row: equal in most of its runs of three letters",
-    "frequent": "a reply, or an opening of replies, that far too many dialogues share is down-sampled",
+    "near": "nearly the same as an earlier dialogue or prompt: equal in most of its runs of three letters",
+    "frequent": "a reply, or an opening or a last sentence of replies, that far too many dialogues share is down-sampled",
     "contradiction": "the same question with different answers is listed in contradictions.jsonl; nothing is left out",
     "leak": "a training row that shares a longer user utterance with validation or test is left out",
     "balance": "validation and test give up a few dialogues where an emotion would have another share in them than in training",
 }
+SHARES = (
+    *("script_max_foreign", "script_max_bracketed", "near_threshold"),
+    *("frequent_max_reply", "frequent_max_opening", "balance_max_share"),
+)
+"""Numbers from 0 to 1."""
 FIXED = ("unreadable", "preference")
 """Rules without which the output could not be written or learnt from."""
 
@@ -64,9 +72,9 @@ class CleaningSettings:
     frequent_max_reply: float = 0.005
     """Largest share of all replies that one reply may have, 0 to 1."""
     frequent_max_opening: float = 0.03
-    """Largest share of all replies that one opening may have, 0 to 1."""
+    """Largest share of all replies that one opening, or one last sentence, may have, 0 to 1."""
     frequent_opening_letters: int = 8
-    """Letters that count as the opening of a reply."""
+    """Letters that count as the opening of a reply; a shorter last sentence is not looked at."""
     frequent_min_count: int = 20
     """Replies and openings that occur at most this often are never down-sampled."""
     leak_letters: int = 6
@@ -85,14 +93,17 @@ def resolve_settings(changes: Iterable[str]) -> CleaningSettings:
         key, equals, value = change.partition("=")
         name = key.strip().replace(".", "_", 1)
         if not equals or name not in kinds:
-            known = ", ".join(flat_settings(settings))
-            raise UsageError(f"--set {change}: give RULE.NAME=VALUE; known are {known}.")
+            known = list(flat_settings(settings))
+            meant = difflib.get_close_matches(key.strip(), known, n=1)
+            hint = f"--set {meant[0]}={value or 'VALUE'}" if meant else None
+            raise UsageError(f"--set {change}: give RULE.NAME=VALUE; known are {', '.join(known)}.", hint=hint)
         try:
             converted = kinds[name](value)
         except ValueError:
             raise UsageError(f"--set {change}: {value!r} is not {kinds[name].__name__}.") from None
-        if not converted >= 0:
-            raise UsageError(f"--set {change}: the value must not be negative.")
+        most = 1 if name in SHARES else math.inf
+        if not 0 <= converted <= most or not math.isfinite(converted) or (name == "near_threshold" and not converted):
+            raise UsageError(f"--set {change}: the value must lie between 0 and {most:g}.")
         settings = replace(settings, **{name: converted})
     return settings
 
@@ -104,10 +115,12 @@ def flat_settings(settings: CleaningSettings) -> dict[str, float]:
 
 def switched_on(without: Sequence[str]) -> frozenset[str]:
     """Names of the rules that act. `all` stands for every rule that can be switched off. Raises `UsageError`."""
-    names = [name for part in without for name in part.split(",")]
+    names = [name.strip() for part in without for name in part.split(",") if name.strip()]
     unknown = sorted(set(names) - RULES.keys() - {"all"})
     if unknown:
-        raise UsageError(f"--without {','.join(unknown)}: there is no such rule; known are {', '.join(RULES)}.")
+        meant = difflib.get_close_matches(unknown[0], RULES, n=1)
+        hint = f"--without {meant[0]}" if meant else None
+        raise UsageError(f"--without {','.join(unknown)}: there is no such rule; known are {', '.join(RULES)}.", hint=hint)
     fixed = sorted(set(names) & set(FIXED))
     if fixed:
         raise UsageError(f"--without {','.join(fixed)}: this rule cannot be switched off.")

@@ -15,7 +15,7 @@ from kosent.finetune.cleaning import Cleaned
 from kosent.finetune.duplicates import content_hash
 from kosent.finetune.records import SPLITS
 from kosent.finetune.rules import CleaningSettings
-from kosent.finetune.tally import opening_key, shares
+from kosent.finetune.tally import closing_key, opening_key, shares
 from kosent.text import normalized
 
 _PLACES = 2**64
@@ -36,10 +36,12 @@ class Selection:
         self.settings, self.on, self.validation, self.test = settings, on, validation, test
         self.dropped: dict[int, tuple[str, str]] = {}
         """Row number -> (rule, why)."""
+        self.unbalanced: list[str] = []
+        """Splits that would have had to give up too much for the rule balance."""
         self._kinds: list[str] = []
         self._splits, self._emotions = bytearray(), bytearray()
         self._orders = array("Q")
-        self._users, self._replies, self._openings = array("Q"), array("Q"), array("Q")
+        self._users, self._replies, self._openings, self._closings = array("Q"), array("Q"), array("Q"), array("Q")
         self._user_ends, self._reply_ends = array("Q"), array("Q")
         self._questions: Counter[int] = Counter()
         self._names: dict[str, int] = {"": 0}
@@ -63,8 +65,9 @@ class Selection:
         letters = self.settings.frequent_opening_letters
         for reply in row.replies():
             self._replies.append(content_hash(normalized(reply)))
-            start = opening_key(reply, letters)
+            start, end = opening_key(reply, letters), closing_key(reply, letters)
             self._openings.append(content_hash(start) if start else 0)
+            self._closings.append(content_hash(end) if end else 0)
         self._reply_ends.append(len(self._replies))
 
     @property
@@ -79,6 +82,7 @@ class Selection:
         if "frequent" in self.on:
             self._thin(self._replies, self.settings.frequent_max_reply, "reply")
             self._thin(self._openings, self.settings.frequent_max_opening, "opening")
+            self._thin(self._closings, self.settings.frequent_max_opening, "last sentence")
         if "leak" in self.on:
             self._close_leaks()
         if "balance" in self.on:
@@ -96,7 +100,8 @@ class Selection:
 
     def _question(self, row: int) -> int:
         users = self._of(self._users, self._user_ends, row)
-        return users[0] if len(users) == 1 and self._kinds[row] == "dialogue" else 0
+        replies = self._of(self._replies, self._reply_ends, row)
+        return users[0] if len(users) == len(replies) == 1 and self._kinds[row] == "dialogue" else 0
 
     @staticmethod
     def _of(values: array[int], ends: array[int], row: int) -> array[int]:
@@ -155,6 +160,7 @@ class Selection:
             counts[emotion] -= 1
             surplus[emotion] += 1
             if surplus.total() > most:
+                self.unbalanced.append(SPLITS[split])
                 return
         rows: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
         for row, place in enumerate(self._splits):

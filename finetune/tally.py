@@ -16,13 +16,15 @@ BINS = (0, 5, 10, 20, 40, 80, 160, 320)
 """Lower ends of the bins of lengths; the last is open."""
 EXAMPLES = 5
 SHOWN = 300
-MAX_COUNTED = 200_000
+MAX_COUNTED = 100_000
 TOP = 12
 _HANGUL = re.compile(r"[가-힣ㄱ-ㆎᄀ-ᇿ]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _OTHER = re.compile(
     "[^\x00-\x7f가-힣ㄱ-ㆎ\u2000-\u206f\u2190-\u2bff\u3000-\u301f\ufe00-\ufe0f\uff00-\uff20\U0001f000-\U0001faff]"
 )
+_SENTENCE = re.compile(r"[.?!…]+(?=\s|$)|\n")
+PLACEHOLDER = re.compile("<(?:주민등록번호|전화번호|이메일|카드번호|계좌번호|주소)>")
 _SCRIPTS = (("Han", "CJK"), ("Kana", "HIRAGANA"), ("Kana", "KATAKANA"), ("Cyrillic", "CYRILLIC"), ("Greek", "GREEK"))
 
 
@@ -33,13 +35,13 @@ class FrequentTexts:
         self._counts: Counter[str] = Counter()
 
     def add(self, text: str) -> None:
-        self._counts[text] += 1
+        self._counts[text[:SHOWN]] += 1
         if len(self._counts) > MAX_COUNTED:
             self._counts = Counter({text: count - 1 for text, count in self._counts.items() if count > 1})
 
     def top(self) -> list[dict[str, Any]]:
         best = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:TOP]
-        return [{"text": shown(text), "count": count} for text, count in best if count > 1]
+        return [{"text": mask_personal(text), "count": count} for text, count in best if count > 1]
 
 
 class Side:
@@ -77,18 +79,16 @@ class Examples:
     def add(self, rule: str, action: str, source: str, row: int, before: str, after: str | None, why: str) -> None:
         self.counts[rule][action] += 1
         if len(self.cases[rule]) < EXAMPLES:
-            hide = digits_hidden if rule == "personal" else mask_personal
-            case = {"source": source, "row": row, "action": action, "before": hide(shown(before)), "why": hide(why)}
-            self.cases[rule].append(case | {"after": None if after is None else mask_personal(shown(after))})
+            if rule == "personal" and after is not None:
+                before = PLACEHOLDER.sub("•••", after)  # where it was, not what it was
+            case = {"source": source, "row": row, "action": action, "why": mask_personal(why)}
+            self.cases[rule].append(
+                case | {"before": mask_personal(shown(before)), "after": None if after is None else mask_personal(shown(after))}
+            )
 
 
 def shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def digits_hidden(text: str) -> str:
-    """For examples of personal data: what was masked can be recognised, not read."""
-    return re.sub(r"[A-Za-z0-9._%+-]+@", "•••@", re.sub(r"\d", "•", text))
 
 
 def opening(reply: str, letters: int) -> str:
@@ -105,6 +105,12 @@ def opening_key(reply: str, letters: int) -> str:
     """What makes two openings the same; empty for a reply that is no longer than an opening."""
     key = normalized(reply)
     return key[:letters] if len(key) > letters else ""
+
+
+def closing_key(reply: str, letters: int) -> str:
+    """What makes two last sentences the same; empty where there is but one sentence, or the last is too short."""
+    sentences = [key for part in _SENTENCE.split(reply) if (key := normalized(part))]
+    return sentences[-1] if len(sentences) > 1 and len(sentences[-1]) >= letters else ""
 
 
 def _count_letters(text: str, counter: Counter[str]) -> None:
@@ -124,16 +130,21 @@ def _script_of(character: str) -> str:
 
 
 def contradicting(replies: Sequence[str]) -> bool:
-    """Whether two answers to one question say the opposite, guessed from their form: one denies what the other does not.
+    """Whether two answers to one question say the opposite, guessed from their form: one denies more than the other.
 
     Both must share a third of their letter pairs. A hint for a person, never a reason to leave a row out.
     """
-    sides = [(bool(_DENIAL.search(reply)), _pairs(reply)) for reply in replies]
+    sides = [(denials(reply), _pairs(reply)) for reply in replies]
     return any(
         one[0] != other[0] and len(one[1] & other[1]) * 3 >= len(one[1] | other[1])
         for place, one in enumerate(sides)
         for other in sides[:place]
     )
+
+
+def denials(reply: str) -> int:
+    """How often a reply says no, by its words."""
+    return len(_DENIAL.findall(reply))
 
 
 _DENIAL = re.compile(r"(?:^|\s)(?:안|못|아니|아뇨)|지\s?(?:마|말|않|못)|없|아니|싫")

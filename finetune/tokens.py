@@ -28,10 +28,11 @@ def token_lengths(name: str) -> Lengths:
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
         tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else None
-        if tokenizer is None and name != "starter" and not path.exists() and name.count("/") <= 1:
+        if tokenizer is None and name != "starter" and not path.exists() and name.count("/") == 1:
             tokenizer = Tokenizer.from_pretrained(name)
     except Exception as error:  # the library raises bare Exception for a file that it cannot read and a Hub that is not there
-        raise UsageError(f"--tokenizer {name}: {error}") from None
+        what = "is not a tokenizer.json" if file.is_file() else "is neither a folder here nor to be had from the Hub"
+        raise UsageError(f"--tokenizer {name} {what}: {error}", hint="give the folder of a model, or a tokenizer.json") from None
     if tokenizer is None:
         hint = "kosent models starter" if name == "starter" else "give the folder of a model, or a tokenizer.json"
         raise UsageError(f"--tokenizer {name}: there is no tokenizer.json at {file}.", hint=hint)

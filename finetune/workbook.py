@@ -88,6 +88,8 @@ class Sheet(Container):
                     if known or (names and not self.names):
                         self._title, self._header, self.names = sheet.title, number, names
                     if known:
+                        others = [other.title for other in workbook.worksheets if other.title != sheet.title]
+                        self.unread = f"; other sheets, not read: {', '.join(others)}" if others else ""
                         return
 
     def rows(self) -> Iterator[Row | BrokenRow]:
@@ -103,7 +105,9 @@ class Sheet(Container):
                     if total:
                         self.position = min(self.size, self.size * max(number, 0) // max(total, number))
         except Exception as error:  # a damaged workbook makes openpyxl, zipfile and the XML parser raise almost anything
-            yield self.broken(max(number, 0) + 1, f"the sheet is damaged here ({error}); the rest of the sheet is lost")
+            yield self.broken(
+                max(number, 0) + 1, f"the sheet is damaged here ({error}); the rest of the sheet is lost", rest_lost=True
+            )
         self.position = self.size
 
     def _row(self, number: int, cells: list[str]) -> Row | BrokenRow:

@@ -30,6 +30,8 @@ COMMANDS = {
     "demo": ("kosent.demo", "the whole way from the starter corpus to a reply, resumable"),
 }
 
+WHOLE_OR_NOTHING = ("prepare",)
+"""Commands whose output appears at their end."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -93,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Try: {error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"\nkosent {name}: stopped. What was finished is kept.", file=sys.stderr)
+        kept = "Nothing was written." if name in WHOLE_OR_NOTHING else "What was finished is kept."
+        print(f"\nkosent {name}: stopped. {kept}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -12,7 +12,7 @@ from kosent.errors import MissingExtraError
 
 # extra -> the modules whose absence means that it is not installed
 MODULES = {
-    "prepare": ("rensa", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers"),
+    "prepare": ("rensa", "numpy", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers"),
     "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib"),
     "export": ("torch", "transformers", "gguf", "safetensors"),
     "embedded": ("llama_cpp",),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +35,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Gives an empty temporary folder beside `target` that takes its place, whole, when the block ends well.
 
-    Until then `target` stays as it is; what it holds is then removed. On Linux the two are exchanged in one step where the
-    file system can; elsewhere there is a moment without `target`, and the old one is put back by the next call.
+    Until then `target` stays as it is; what it holds is then removed, its permissions stay. On Linux the two are exchanged in
+    one step where the file system can; elsewhere there is a moment without `target`, and the next call puts the old one back.
     """
     target = target.resolve()
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is there and is no folder", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.old")
     if aside.is_dir() and not target.exists():
@@ -49,6 +53,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         if not target.exists():
             temporary.rename(target)
         elif not _exchange(temporary, target):

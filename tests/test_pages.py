@@ -98,6 +98,7 @@ def report() -> dict[str, Any]:
             ],
         },
         "leakage": {"train_validation": 0, "train_test": 0, "validation_test": 0, "left_out": 19},
+        "notes": ["가.csv: everything from row 9 on is lost"],
     }
 
 
@@ -114,6 +115,7 @@ def empty_report() -> dict[str, Any]:
         "top_replies": {"before": [], "after": []}, "top_openings": {"before": [], "after": []},
         "contradictions": {"questions": 0, "opposed": 0, "examples": []},
         "leakage": {"train_validation": 0, "train_test": 0, "validation_test": 0, "left_out": 0},
+        "notes": [],
     }  # fmt: skip
 
 

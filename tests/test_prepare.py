@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -149,11 +150,72 @@ def test_what_may_hold_personal_data_is_for_its_owner_alone(tmp_path: Path) -> N
 
 def test_a_missing_file_is_an_error_with_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(tmp_path / "no.csv", tmp_path / "out") == 3
-    assert "Try: kosent prepare" in capsys.readouterr().err
+    assert f"Try: ls {tmp_path}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "감성대화.csv").write_text("", encoding="utf-8")
+    assert prepare(tmp_path / "감성대화.cvs", tmp_path / "out") == 3
+    assert "Is 감성대화.csv meant?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shares", [("0.6", "0.5"), ("-0.1", "0.2")])
+def test_the_hint_is_the_command_that_was_typed_and_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = corpus(tmp_path / "말뭉치 [1].csv", 100)
+    with source.open("a", encoding="cp949") as file:
+        file.write('청년,슬픔,"열린 따옴표,네,,\n')
+    arguments = ["--output", str(tmp_path / "my data"), "--without", "near", "--set", "leak.letters=8", "--validation", "0.1"]
+    assert main(["prepare", str(source), *arguments]) == 3
+    said = capsys.readouterr().err
+    assert "row 101" in said and "말뭉치 [1].csv" in said
+    hint = shlex.split(said.partition("Try: ")[2])
+    assert hint[:2] == ["kosent", "prepare"]
+    assert main(hint[1:]) == 0
+    report = read_json(tmp_path / "my data" / "report.json")
+    assert report["sources"][0]["broken"] == 1 and report["settings"]["leak.letters"] == 8
+    assert not next(rule for rule in report["rules"] if rule["name"] == "near")["on"]
+    assert f"--data {shlex.quote(str(tmp_path / 'my data'))}" in capsys.readouterr().out
+
+
+def test_a_lost_rest_is_said_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"Q": f"{i}번째 이야기를 들어 줘", "A": f"{i}번 듣고 있어요."} for i in range(100)]
+    whole = json.dumps(rows, ensure_ascii=False)
+    (tmp_path / "cut.json").write_text(whole[: len(whole) * 3 // 4], encoding="utf-8")
+    assert prepare(tmp_path / "cut.json", tmp_path / "data", "--skip-broken") == 0
+    assert "Note: cut.json: everything from row" in capsys.readouterr().out
+    assert "cut.json: everything from row" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
+    (rejected,) = read_jsonl(tmp_path / "data" / "rejected.jsonl")
+    assert rejected["rule"] == "unreadable" and "is lost" in rejected["why"]
+
+
+def test_borrowed_replies_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        "구분,유저,챗봇",
+        *(f"감정/{i % 30},{i}번째로 우울한 이야기,{f'{i}번째 대답이에요.' if i < 30 else ''}" for i in range(90)),
+    ]
+    (tmp_path / "w.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert prepare(tmp_path / "w.csv", tmp_path / "data", "--without", "near") == 0
+    assert "60 rows without a reply took one of their category" in capsys.readouterr().out
+
+
+def test_what_the_corpus_says_about_its_sources_is_kept(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "{}번째 안부를 물어"}, {"role": "assistant", "content": "{}번 잘 지내요."}]
+    with (tmp_path / "c.jsonl").open("w", encoding="utf-8") as file:
+        for i in range(60):
+            said = [message | {"content": message["content"].format(i)} for message in messages]
+            file.write(json.dumps({"messages": said, "source": "위키", "tags": ["a"]}, ensure_ascii=False) + "\n")
+    assert prepare(tmp_path / "c.jsonl", tmp_path / "data") == 0
+    meta = read_jsonl(tmp_path / "data" / "train.jsonl")[0]["meta"]
+    assert meta["source"].startswith("c.jsonl:") and meta["source_in_corpus"] == "위키" and meta["tags"] == ["a"]
+
+
+def test_a_share_of_nothing_is_an_empty_file(tmp_path: Path) -> None:
+    assert prepare("starter", tmp_path / "data", "--validation", "0") == 0
+    assert (tmp_path / "data" / "validation.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
+    assert main(["prepare", "starter", "starter", "--output", str(tmp_path / "data")]) == 2
+
+
+@pytest.mark.parametrize("shares", [("0.6", "0.5"), ("-0.1", "0.2"), ("nan", "0.1")])
 def test_impossible_shares_are_refused(tmp_path: Path, shares: tuple[str, str]) -> None:
     assert prepare("starter", tmp_path / "o", "--validation", shares[0], "--test", shares[1]) == 2
 
@@ -164,11 +226,60 @@ def test_a_corpus_too_small_to_split_is_an_error(tmp_path: Path, capsys: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["c.csv"]
 
 
-def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+@pytest.mark.parametrize("name", ["notes.txt", "train.jsonl"])
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine", encoding="utf-8")
+    assert prepare("starter", tmp_path / "out") == 2
+    assert name in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_a_corpus_that_lies_in_the_output_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    before = sha256_folder(tmp_path / "data")
+    assert prepare(tmp_path / "data" / "train.jsonl", tmp_path / "data") == 2
+    assert "lies in it" in capsys.readouterr().err
+    assert sha256_folder(tmp_path / "data") == before
+
+
+def test_the_current_folder_and_what_is_no_folder_are_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert prepare("starter", Path()) == 2
     assert prepare("starter", tmp_path) == 2
-    assert "notes.txt" in capsys.readouterr().err
-    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name in ("pipe", "file"):
+        assert prepare("starter", tmp_path / name) == 2
+        with pytest.raises(NotADirectoryError), atomic_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine" and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert prepare("starter", tmp_path / "file" / "data") == 1
+    assert "file" in (said := capsys.readouterr().err) and "Nothing was written" in said
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_output(tmp_path: Path) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    before = sha256_folder(tmp_path / "data")
+    source = corpus(tmp_path / "c.csv", 300)
+    script = "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\nimport signal\n"
+    script += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom kosent.cli import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "prepare", str(source), "--output", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr and "Nothing was written" in done.stderr
+    assert sha256_folder(tmp_path / "data") == before and not list(tmp_path.glob(".data*"))
+
+
+def test_the_mode_of_the_folder_stays(tmp_path: Path) -> None:
+    assert prepare("starter", tmp_path / "data") == 0
+    (tmp_path / "data").chmod(0o700)
+    assert prepare("starter", tmp_path / "data") == 0
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_an_error_leaves_the_old_output_whole(tmp_path: Path) -> None:
@@ -184,7 +295,7 @@ def test_an_error_leaves_the_old_output_whole(tmp_path: Path) -> None:
 def test_killed_in_the_middle_the_old_output_stays_whole(tmp_path: Path, sent: signal.Signals) -> None:
     assert prepare("starter", tmp_path / "data") == 0
     before = sha256_folder(tmp_path / "data")
-    source = corpus(tmp_path / "c.csv", 15_000)
+    source = corpus(tmp_path / "c.csv", 6_000)
     command = [sys.executable, "-m", "kosent", "prepare", str(source), "--output", str(tmp_path / "data")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not any(spool.stat().st_size for spool in tmp_path.glob(".data.*.tmp/.spool.jsonl")):
@@ -194,7 +305,7 @@ def test_killed_in_the_middle_the_old_output_stays_whole(tmp_path: Path, sent: s
     _, errors = process.communicate()
     assert sha256_folder(tmp_path / "data") == before
     if sent == signal.SIGINT:
-        assert process.returncode == 130 and "Traceback" not in errors
+        assert process.returncode == 130 and "Nothing was written." in errors and "Traceback" not in errors
         assert not list(tmp_path.glob(".data.*"))
     subprocess.run(command, check=True, capture_output=True)
     assert not list(tmp_path.glob(".data.*"))

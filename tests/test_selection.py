@@ -121,6 +121,21 @@ def test_frequent_replies_and_openings_are_sampled_down_to_the_limit() -> None:
     assert kept == {i for i in range(50) if 60 + i not in again.dropped}
 
 
+def test_a_last_sentence_everywhere_is_sampled_down_too() -> None:
+    records = [
+        record(i, f"물음 {i}번은 저것입니다", f"{i}번 대답이에요. 더 궁금한 점이 있으면 언제든 말씀해 주세요!") for i in range(70)
+    ]
+    selection = decided([*records, *many(100, 1000)], without="leak")
+    assert Counter(rule for rule, _ in selection.dropped.values()) == {"frequent": 50}
+
+
+def test_turns_in_a_strange_order_ask_no_question() -> None:
+    both = [record(i, f"물음 {i}번은 무엇일까요", f"{i}번 대답") for i in range(20)]
+    alone = [Record("c.csv", i, [{"role": "user", "content": f"물음 {i}번은 무엇일까요"}]) for i in range(20)]
+    selection = decided([*both, *alone], without="roles,leak")
+    assert {selection.repeated_question(row) for row in range(40)} == {None}
+
+
 @pytest.mark.parametrize(
     ("replies", "opposed"),
     [
