@@ -8,11 +8,12 @@ anything. With 16 bands of 8, a pair at a Jaccard similarity of 0.85 is proposed
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 
 import numpy as np
 from rensa import RMinHash, RMinHashLSH
+
+from kosent.text import content_hash
 
 PERMUTATIONS, BANDS, SEED = 128, 16, 42
 NGRAM = 3
@@ -24,11 +25,6 @@ SLACK = 0.12
 """How far below the threshold the agreement of two sketches may be: four standard errors of 128 permutations."""
 MAX_COUNTED = 20
 """Best proposals whose letters are counted."""
-
-
-def content_hash(text: str) -> int:
-    """The first 8 bytes of SHA-256 as an unsigned number: the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def trigrams(text: str) -> set[str]:

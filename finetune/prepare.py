@@ -23,20 +23,22 @@ import shlex
 import textwrap
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kosent import __version__, extras
 from kosent.errors import DataError, KosentError, UsageError
 from kosent.files import atomic_folder, sha256, write_json, write_text
 from kosent.finetune.corpus import FORMATS, SAME_COMMAND, Corpus, open_corpus, source_path
 from kosent.finetune.page import page
-from kosent.finetune.pipeline import Pipeline
 from kosent.finetune.records import SPLITS, BrokenRow
 from kosent.finetune.rules import RULES, CleaningSettings, flat_settings, resolve_settings, switched_on
 from kosent.finetune.tally import BINS, shares
 from kosent.finetune.tokens import Lengths, characters, token_lengths
 from kosent.progress import progress
 from kosent.prompts import SYSTEM_MESSAGE
+
+if TYPE_CHECKING:
+    from kosent.finetune.pipeline import Pipeline
 
 KINDS = ("", ".preferences", ".prompts")
 MADE = {f"{split}{kind}.jsonl" for split in SPLITS for kind in KINDS} | {
@@ -93,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace, settings: CleaningSettings, on: frozenset[str], lengths: Lengths) -> dict[str, Any]:
+    from kosent.finetune.pipeline import Pipeline
+
     with atomic_folder(args.output) as folder:
         pipeline = Pipeline(
             folder, settings, on, lengths, in_tokens=bool(args.tokenizer), system=args.system,

@@ -23,7 +23,8 @@ RULES = {
     "of turns it is rejected",
     "roles": "user and assistant take turns, the user first, the assistant last: turns of one speaker in a row are joined, "
     "a greeting before the first user turn and a last turn without a reply are cut",
-    "script": "Han outside brackets, Kana, Cyrillic and other letters in Korean text, and long English outside quotation marks",
+    "script": "Han, Kana, Cyrillic and other letters in the middle of Korean, and English sentences in place of Korean; names, "
+    "glosses in brackets, quotations, code and faces stay",
     "repetition": "long runs of one character are shortened; an utterance that says the same thing over and over is rejected",
     "personal": "resident numbers, phone numbers, e-mail addresses, cards, accounts and addresses become placeholders such as "
     "<전화번호>",
@@ -52,11 +53,12 @@ class CleaningSettings:
     """Numbers of the rules; `--set RULE.NAME=VALUE` changes one (`script.max_foreign` is `script_max_foreign`)."""
 
     script_max_foreign: float = 0.1
-    """Largest share of letters that are neither Hangul nor Latin, outside brackets and quotation marks, 0 to 1."""
+    """Largest share of letters that are neither Hangul nor Latin, outside brackets and quotation marks, 0 to 1. Where a language
+    is spoken of ("일본어로 …"), it does not count."""
     script_max_bracketed: float = 0.4
     """The same for the whole utterance, brackets and quotation marks included, 0 to 1."""
     script_max_latin_words: int = 6
-    """Longest run of English words outside quotation marks, in words."""
+    """Longest run of English words outside quotation marks that may hold function words (I, the, is …), in words."""
     repetition_laughter: int = 12
     """Longest run of ㅋ, ㅎ, ㅠ, ㅜ, !, ?, ~ or dots, in characters; longer ones are shortened to it."""
     repetition_run: int = 8

@@ -12,11 +12,10 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from kosent.finetune.cleaning import Cleaned
-from kosent.finetune.duplicates import content_hash
 from kosent.finetune.records import SPLITS
 from kosent.finetune.rules import CleaningSettings
 from kosent.finetune.tally import closing_key, opening_key, shares
-from kosent.text import normalized
+from kosent.text import content_hash, normalized
 
 _PLACES = 2**64
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -34,17 +35,32 @@ def printable(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """NFC, no control or invisible characters, white space within a line as one space, at most one empty line in a row."""
+    """NFC, no control or invisible characters, white space within a line as one space, at most one empty line in a row.
+
+    Lines between two ``` keep the white space they begin with: in Python it is part of the code.
+    """
     text = unicodedata.normalize("NFC", printable(text.replace("\r\n", "\n").replace("\r", "\n")))
     text = _INVISIBLE.sub("", text)
     if "\n" not in text:
         return " ".join(text.split())
-    return _EMPTY_LINES.sub("\n\n", "\n".join(" ".join(line.split()) for line in text.split("\n"))).strip()
+    lines, in_code = [], False
+    for line in text.split("\n"):
+        folded = " ".join(line.split())
+        fence = folded.startswith("```") and "```" not in folded[3:]
+        indent = line[: len(line) - len(line.lstrip())] if in_code and folded and not fence else ""
+        lines.append(indent + folded)
+        in_code ^= fence
+    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
 def normalized(text: str) -> str:
     """`text` reduced to its letters and digits, lower case: for telling whether two utterances are the same."""
     return _NO_LETTER.sub("", unicodedata.normalize("NFC", text).lower())
+
+
+def content_hash(text: str) -> int:
+    """The first 8 bytes of SHA-256 as an unsigned number: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def is_foreign(character: str) -> bool:

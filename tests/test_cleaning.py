@@ -15,10 +15,8 @@ from kosent.errors import UsageError
 from kosent.files import read_json, read_jsonl
 from kosent.finetune.cleaning import Cleaner
 from kosent.finetune.duplicates import DuplicateIndex
-from kosent.finetune.personal import mask_personal
 from kosent.finetune.records import Record
 from kosent.finetune.rules import RULES, CleaningSettings, resolve_settings, switched_on
-from kosent.finetune.text_rules import Reject, check_script, fix_encoding, limit_repetition
 from kosent.text import clean, foreign_share, printable
 
 SETTINGS = CleaningSettings()
@@ -87,87 +85,8 @@ def test_the_counts_of_the_report_are_those_of_the_files(planted: dict[str, Any]
 
 def test_examples_in_the_report_do_not_show_personal_data(planted: dict[str, Any]) -> None:
     page = (planted["folder"] / "report.html").read_text(encoding="utf-8")
-    for secret in ("1234567", "1234-5678", "hong.gildong", "4111", "123456-04", "월드컵북로"):
+    for secret in ("900101", "1234567", "1234-5678", "hong.gildong", "4111", "123456-04", "월드컵북로"):
         assert secret not in page.replace("<del>", "").replace("</del>", ""), secret
-
-
-MASKED = [
-    ("번호는 010-1234-5678이야", "번호는 <전화번호>이야"),
-    ("01012345678로 문자해", "<전화번호>로 문자해"),
-    ("010.1234.5678", "<전화번호>"),
-    ("+82 10-1234-5678", "<전화번호>"),
-    ("02-123-4567로 걸어", "<전화번호>로 걸어"),
-    ("공일공에 일이삼사에 오육칠팔이야", "<전화번호>이야"),
-    ("900101-1234567", "<주민등록번호>"),
-    ("9001011234567", "<주민등록번호>"),
-    ("메일은 a.b@c.co.kr이야", "메일은 <이메일>이야"),
-    ("1234-5678-9012-3456", "<카드번호>"),
-    ("4111111111111111", "<카드번호>"),
-    ("신한은행 110-123-456789로", "신한은행 <계좌번호>로"),
-    ("서울시 강남구 테헤란로 123에 살아", "<주소>에 살아"),
-    ("수원시 팔달구 인계동 1123-4번지", "<주소>"),
-    ("우리 집은 101동 1203호야", "우리 집은 <주소>야"),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), MASKED)
-def test_personal_data_is_masked_by_its_kind(text: str, expected: str) -> None:
-    assert mask_personal(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["109", "1577-0199", "1588-0000에 전화", "2024-03-15", "1,200,000원", "종로 3가에서", "여자친구 앞으로 5년", "12-25",
-     "4111111111111112", "주문번호 20240315", "서울 집으로 3시간 걸려", "부산 해운대구 우동 3년 살았어", "@친구 봐", "101동"],
-)  # fmt: skip
-def test_what_is_no_personal_data_stays(text: str) -> None:
-    assert mask_personal(text) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "오늘は 힘들어",
-        "기분이 好해요",
-        "привет 안녕",
-        "나는 감정을 理解 합니다 정말로요",
-        "ขอบคุณ 고마워요 정말 고마워요 너무너무",
-    ],
-)
-def test_foreign_script_is_rejected(text: str) -> None:
-    assert isinstance(check_script(text, SETTINGS), Reject)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["사과(謝過)를 못 했어", "α세대라며", "36.5℃", 'he said "I am so tired of all this"래', "OK", "故 김 선생님 생각이 났어요"],
-)
-def test_foreign_letters_in_their_place_stay(text: str) -> None:
-    assert check_script(text, SETTINGS) == text
-
-
-HELLO = "안녕하세요 반가워요"
-
-
-@pytest.mark.parametrize(("written", "read"), [("cp949", "latin-1"), ("utf-8", "latin-1")])
-def test_text_read_in_the_wrong_encoding_is_put_right(written: str, read: str) -> None:
-    assert fix_encoding(HELLO.encode(written).decode(read)) == HELLO
-
-
-@pytest.mark.parametrize("text", ["짜장면", "Café 가자", "Beyoncé", "뭐??", "R&B 좋아해", "???", "뭐?? 진짜?? 정말??"])
-def test_text_in_the_right_encoding_stays(text: str) -> None:
-    assert fix_encoding(text) == text
-
-
-def test_lost_letters_are_rejected() -> None:
-    for text in ("안\ufffd 녕", "占쏙옙", "?? ??? ???? ??", HELLO.encode("utf-8").decode("cp949", "replace")):
-        assert isinstance(fix_encoding(text), Reject), text
-
-
-def test_laughter_is_kept_to_taste() -> None:
-    assert limit_repetition("ㅋㅋㅋㅋㅋㅋ", SETTINGS) == "ㅋㅋㅋㅋㅋㅋ"
-    assert limit_repetition("ㅋㅋㅋㅋㅋㅋ", resolve_settings(["repetition.laughter=3"])) == "ㅋㅋㅋ"
-    assert limit_repetition("1000000000000원", SETTINGS) == "1000000000000원"
 
 
 CLEAN = [
@@ -177,6 +96,7 @@ CLEAN = [
     ("빨강\x1b[31m글자\x07", "빨강글자"),
     ("ㅋㅋ ㅠㅠ OK", "ㅋㅋ ㅠㅠ OK"),
     ("한 줄\r\n두  줄 \n\n\n\n세 줄", "한 줄\n두 줄\n\n세 줄"),
+    ("네  이래요\n```python\ndef f():\n    return  1\n```\n  끝", "네 이래요\n```python\ndef f():\n    return 1\n```\n끝"),
 ]
 
 
@@ -218,9 +138,22 @@ def test_rules_that_cannot_be_switched_off_are_named(names: list[str], problem: 
     with pytest.raises(UsageError, match=problem):
         switched_on(names)
     assert switched_on(["all"]) < set(RULES)
+    assert switched_on(["near, script", ""]) == set(RULES) - {"near", "script"}
 
 
-@pytest.mark.parametrize("change", ["near", "near.limit=1", "near.threshold=high", "length.max_tokens=-1", "near.threshold=nan"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "near",
+        "near.limit=1",
+        "near.threshold=high",
+        "length.max_tokens=-1",
+        "near.threshold=nan",
+        "near.threshold=85",
+        "near.threshold=0",
+        "frequent.max_reply=5",
+    ],
+)
 def test_a_number_that_cannot_be_right_is_refused(change: str) -> None:
     with pytest.raises(UsageError, match=change.partition("=")[0]):
         resolve_settings([change])
@@ -255,6 +188,69 @@ def test_no_near_duplicate_slips_through_and_no_other_row_is_taken_for_one() -> 
         if not expected:
             kept.append(trigrams)
     assert 150 < len(kept) < 250
+
+
+def test_what_denies_is_not_nearly_what_does_not(tmp_path: Path) -> None:
+    rest = "그래도 몸이 보내는 신호를 잘 살피면서 무리하지 말고 천천히 하루를 보내시면 좋겠다고 생각해요"
+    rows = [("약을 먹는데 술을 마셔도 될까", f"괜찮습니다. {rest}"), ("약을 먹는데 술을 마셔도 될까", f"안 괜찮습니다. {rest}")]
+    rows += [(f"{i}번째 다른 질문이에요", f"{i}번 대답이에요") for i in range(60)]
+    lines = [json.dumps({"Q": question, "A": answer}, ensure_ascii=False) for question, answer in rows]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["prepare", str(tmp_path / "c.jsonl"), "--output", str(tmp_path / "data"), "--without", "leak"]) == 0
+    assert not [row for row in read_jsonl(tmp_path / "data" / "rejected.jsonl") if row["row"] <= 2]
+    assert [entry["opposed"] for entry in read_jsonl(tmp_path / "data" / "contradictions.jsonl")] == [True]
+
+
+def test_copies_within_a_family_of_templates_are_all_found_and_the_family_stays() -> None:
+    index = DuplicateIndex(exact=True, near=True, threshold=0.85)
+    import random
+
+    chance = random.Random(3)
+    syllables = [chr(0xAC00 + chance.randrange(11172)) for _ in range(200)]
+    template = chance.choices(syllables, k=60)
+    family = []
+    for _ in range(300):
+        text = list(template)
+        for place in chance.sample(range(60), 6):
+            text[place] = chance.choice(syllables)
+        family.append("".join(text))
+    found = [index.find(text, number) for number, text in enumerate(family)]
+    own = [{text[i : i + 3] for i in range(58)} for text in family]
+    kept = [number for number, one in enumerate(found) if one is None]
+    assert len(kept) > 250
+    for number in kept:
+        assert all(len(own[number] & own[other]) / len(own[number] | own[other]) < 0.85 for other in kept if other < number)
+    copies = [text[:-1] + "끝" for number, text in enumerate(family) if found[number] is None]
+    assert all(index.find(text, 1000 + number) for number, text in enumerate(copies))
+
+
+def test_with_exact_duplicates_allowed_near_ones_are_still_found() -> None:
+    index = DuplicateIndex(exact=False, near=True, threshold=0.85)
+    text = "오늘은 회사에서 정말 크게 혼이 나서 하루 종일 마음이 무거웠어요"
+    assert index.find(text, 1) is None and index.find(text, 2) is None
+    assert index.find(text + "요", 3) is not None
+
+
+def test_an_utterance_without_end_is_not_looked_at() -> None:
+    outcome = Cleaner(SETTINGS, switched_on([]))(dialogue("하나", "가" * 30_000))
+    assert (outcome.rule, "30,000" in outcome.why) == ("unreadable", True)
+
+
+def test_an_empty_greeting_is_no_reason_to_lose_a_dialogue() -> None:
+    messages = [
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "안녕"},
+        {"role": "assistant", "content": "네."},
+    ]
+    outcome = Cleaner(SETTINGS, switched_on([]))(Record("c.csv", 1, messages))
+    assert not outcome.rule and outcome.turns == [("user", "안녕"), ("assistant", "네.")]
+
+
+def test_before_and_after_in_the_report_are_before_and_after(planted: dict[str, Any]) -> None:
+    report = planted["report"]
+    assert sum(report["lengths"]["user"]["before"][5:]) > sum(report["lengths"]["user"]["after"][5:])  # eighty ㅋ
+    changed = {row["row"] for row in planted["changed"]} - {row["row"] for row in planted["rejected"]}
+    assert report["totals"]["changed"] == len(changed)
 
 
 def test_the_rules_in_the_help_are_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,30 @@ def test_the_system_message_is_replaced_or_kept(tmp_path: Path) -> None:
     assert found[:2] == ["너는 개야.", "너는 고양이야."] and found[2].endswith("물어봐")
 
 
+BLOCKED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("rensa", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers", "numpy"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in ("rensa", "numpy", "tokenizers", "ftfy", "ijson", "openpyxl", "pyarrow") else found(name)
+from kosent.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_its_extra_the_help_works_and_the_command_names_it(tmp_path: Path) -> None:
+    def blocked(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", BLOCKED, "prepare", *arguments], capture_output=True, text=True)
+
+    assert "--skip-broken" in blocked("--help").stdout
+    done = blocked("starter", "--output", str(tmp_path / "data"))
+    assert done.returncode == 4 and "Try: pip install 'kosent[prepare]'" in done.stderr
+
+
 def test_lengths_are_counted_in_tokens_of_the_chosen_tokenizer(tmp_path: Path, tiny_base: Path) -> None:
     arguments = ["--tokenizer", str(tiny_base), "--set", "length.max_tokens=12"]
     assert prepare("starter", tmp_path / "data", *arguments) == 3
