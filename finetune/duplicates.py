@@ -27,8 +27,10 @@ MAX_COUNTED = 20
 """Best proposals whose letters are counted."""
 
 
-def trigrams(text: str) -> set[str]:
-    return {text[i : i + NGRAM] for i in range(len(text) - NGRAM + 1)}
+def trigrams(key: str) -> set[str]:
+    """Runs of three characters of a key, ends of utterances included: 남자 and 여자 differ in three of them, also in front."""
+    padded = f"\n\n{key}\n\n"
+    return {padded[i : i + NGRAM] for i in range(len(padded) - NGRAM + 1)}
 
 
 class DuplicateIndex:
@@ -37,7 +39,7 @@ class DuplicateIndex:
     def __init__(self, *, exact: bool, near: bool, threshold: float) -> None:
         self.exact, self.near, self.threshold = exact, near, threshold
         self._seen: dict[int, int] = {}
-        self._texts: list[str] = []
+        self._keys: list[str] = []
         self._rows, self._groups = array("Q"), array("B")
         self._sketches = array("I")
         self._lsh = RMinHashLSH(threshold, PERMUTATIONS, BANDS)
@@ -51,15 +53,14 @@ class DuplicateIndex:
         digest = content_hash(key)
         if digest in self._seen:
             return ("duplicate", self._seen[digest], 1.0) if self.exact else None
-        text = key.replace("\n", "")
-        if self.near and len(text) >= MIN_LETTERS:
+        if self.near and len(key) >= MIN_LETTERS:
             sketch = RMinHash(PERMUTATIONS, SEED)
-            sketch.update(sorted(trigrams(text)))
+            sketch.update(sorted(trigrams(key)))
             signature = sketch.digest()
-            if found := self._nearest(text, self._proposals(sketch, signature, len(text), group)):
+            if found := self._nearest(key, self._proposals(sketch, signature, len(key), group)):
                 return "near", *found
-            self._lsh.insert(len(self._texts), sketch)
-            self._texts.append(text)
+            self._lsh.insert(len(self._keys), sketch)
+            self._keys.append(key)
             self._rows.append(row)
             self._groups.append(group)
             self._sketches.extend(signature)
@@ -72,7 +73,7 @@ class DuplicateIndex:
         low, high = length * loose, length / loose
         proposed = [
             place for place in sorted(self._lsh.query(sketch), reverse=True)[:MAX_PROPOSALS]
-            if self._groups[place] == group and low <= len(self._texts[place]) <= high
+            if self._groups[place] == group and low <= len(self._keys[place]) <= high
         ]  # fmt: skip
         if not proposed:
             return []
@@ -81,10 +82,10 @@ class DuplicateIndex:
         best = sorted(zip(-agreement, proposed, strict=True))[:MAX_COUNTED]
         return [place for disagreement, place in best if -disagreement >= self.threshold - SLACK]
 
-    def _nearest(self, text: str, proposed: list[int]) -> tuple[int, float] | None:
-        own = trigrams(text)
+    def _nearest(self, key: str, proposed: list[int]) -> tuple[int, float] | None:
+        own = trigrams(key)
         for place in proposed:
-            others = trigrams(self._texts[place])
+            others = trigrams(self._keys[place])
             similarity = len(own & others) / len(own | others)
             if similarity >= self.threshold:
                 return self._rows[place], similarity

@@ -130,7 +130,8 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import importlib.util
 found = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in ("rensa", "numpy", "tokenizers", "ftfy", "ijson", "openpyxl", "pyarrow") else found(name)
+absent = ("rensa", "numpy", "tokenizers", "ftfy", "ijson", "openpyxl", "pyarrow")
+importlib.util.find_spec = lambda name: None if name in absent else found(name)
 from kosent.cli import main
 sys.exit(main(sys.argv[1:]))
 """
