@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from kosent.finetune.cleaning import Cleaner
-from kosent.finetune.prepare import emotion_difference
+from kosent.finetune.prepare_report import emotion_difference
 from kosent.finetune.records import SPLITS, Record
 from kosent.finetune.rules import CleaningSettings, resolve_settings, switched_on
 from kosent.finetune.selection import Selection
