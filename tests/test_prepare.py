@@ -206,8 +206,8 @@ def test_a_lost_rest_is_said_everywhere(tmp_path: Path, capsys: pytest.CaptureFi
     assert prepare(tmp_path / "cut.json", tmp_path / "data", "--skip-broken") == 0
     assert "Note: cut.json: everything from row" in capsys.readouterr().out
     assert "cut.json: everything from row" in (tmp_path / "data" / "report.html").read_text(encoding="utf-8")
-    (rejected,) = read_jsonl(tmp_path / "data" / "rejected.jsonl")
-    assert rejected["rule"] == "unreadable" and "is lost" in rejected["why"]
+    (rejected,) = (row for row in read_jsonl(tmp_path / "data" / "rejected.jsonl") if row["rule"] == "unreadable")
+    assert "is lost" in rejected["why"]
 
 
 def test_borrowed_replies_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
