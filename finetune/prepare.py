@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers = ", ".join(f"{name}={value:g}" for name, value in flat_settings(CleaningSettings()).items())
     rules = [textwrap.fill(f"  {name:<15}{what}", 100, subsequent_indent=" " * 17) for name, what in RULES.items()]
     parser.epilog = "\n".join(
-        ["rules:", *rules, "", "numbers that --set changes, and what they are:", textwrap.fill(numbers, 100)]
+        ["rules:", *rules, "", "numbers that --set changes (docs/corpora.md says what each is):", textwrap.fill(numbers, 100)]
     )
 
 
