@@ -55,9 +55,10 @@ class DuplicateIndex:
             return ("duplicate", self._seen[digest], 1.0) if self.exact else None
         if self.near and len(key) >= MIN_LETTERS:
             sketch = RMinHash(PERMUTATIONS, SEED)
-            sketch.update(sorted(trigrams(key)))
+            own = trigrams(key)
+            sketch.update(list(own))
             signature = sketch.digest()
-            if found := self._nearest(key, self._proposals(sketch, signature, len(key), group)):
+            if found := self._nearest(own, self._proposals(sketch, signature, len(key), group)):
                 return "near", *found
             self._lsh.insert(len(self._keys), sketch)
             self._keys.append(key)
@@ -82,8 +83,7 @@ class DuplicateIndex:
         best = sorted(zip(-agreement, proposed, strict=True))[:MAX_COUNTED]
         return [place for disagreement, place in best if -disagreement >= self.threshold - SLACK]
 
-    def _nearest(self, key: str, proposed: list[int]) -> tuple[int, float] | None:
-        own = trigrams(key)
+    def _nearest(self, own: set[str], proposed: list[int]) -> tuple[int, float] | None:
         for place in proposed:
             others = trigrams(self._keys[place])
             similarity = len(own & others) / len(own | others)

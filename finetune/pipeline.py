@@ -26,6 +26,7 @@ from kosent.finetune.tokens import Lengths
 
 CHUNK = 256
 SPOOL = ".spool.jsonl"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 MAX_ANSWERS = 10
 MAX_QUESTIONS = 20_000
 
@@ -237,4 +238,4 @@ def _said(turns: list[tuple[str, str]]) -> str:
 
 
 def _write(file: IO[str], value: Any) -> None:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    file.write(_ENCODER.encode(value) + "\n")

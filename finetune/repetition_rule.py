@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from kosent.finetune.rules import CleaningSettings
 from kosent.finetune.text_rules import LINK, Reject
@@ -26,6 +27,8 @@ TAIL_LETTERS = 5
 MANY_TIMES = 6
 MAX_DIGITS = 20
 SAME_SENTENCES = 3
+FEWEST_REPEATS = 6
+"""Pairs of characters that occur again in the smallest loop; most utterances have fewer and are done."""
 LOOKED_AT = 20_000
 """Characters in which repeats are looked for, from the end, where a model gets stuck: each may begin one of 40 units."""
 
@@ -44,6 +47,8 @@ def limit_repetition(text: str, settings: CleaningSettings) -> str | Reject:
     if len(text) < SHORTEST_LOOP:
         return text
     end = text[-LOOKED_AT:]
+    if len(end) - 1 - len(set(pairwise(end))) < FEWEST_REPEATS:
+        return text
     return _loop(end) or _same_sentence(end) or _same_words(end) or text
 
 

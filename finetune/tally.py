@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from kosent.finetune.personal import mask_personal
@@ -91,14 +92,15 @@ def shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+@lru_cache(maxsize=8)
+def _beginning(letters: int) -> re.Pattern[str]:
+    return re.compile(rf"(?:[\W_]*[^\W_]){{{letters}}}")
+
+
 def opening(reply: str, letters: int) -> str:
     """The beginning of a reply up to its first `letters` letters or digits, as it is written."""
-    seen = 0
-    for place, character in enumerate(reply):
-        seen += character.isalnum()
-        if seen == letters:
-            return reply[: place + 1]
-    return reply
+    found = _beginning(letters).match(reply)
+    return found.group() if found else reply
 
 
 def opening_key(reply: str, letters: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 # zero-width space, joiners between Hangul, byte order mark, bidirectional controls, Hangul fillers; U+200D stays for joined emoji
@@ -53,6 +54,7 @@ def clean(text: str) -> str:
     return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
+@lru_cache(maxsize=1024)
 def normalized(text: str) -> str:
     """`text` reduced to its letters and digits, lower case: for telling whether two utterances are the same."""
     return _NO_LETTER.sub("", unicodedata.normalize("NFC", text).lower())
