@@ -42,7 +42,7 @@ def test_an_unknown_command_suggests_the_nearest(kosent: Kosent) -> None:
         (["verify", "r", "f.gguf", "--data", "d"], "finetune,embedded"),
         (["evaluate", "--data", "d", "--model", "m", "--report", "r"], "evaluate"),
         (["models", "starter"], "starter"),
-        (["demo"], "finetune,export,embedded,evaluate,starter"),
+        (["demo"], "prepare,finetune,export,embedded,evaluate,starter"),
     ],
 )
 def test_without_the_extra_the_message_names_it(

@@ -58,7 +58,10 @@ def wait_for(holds: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def test_killed_in_every_stage_it_ends_with_the_same_files(command: list[str], tmp_path: Path) -> None:
+def test_killed_in_every_stage_it_ends_with_the_same_files(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two trainings by several threads can differ in the fifth digit of a loss
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     straight.mkdir()
     broken.mkdir()
