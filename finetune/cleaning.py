@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -90,25 +91,25 @@ class Cleaner:
         for role, text in outcome.turns:
             if not _PLAIN.fullmatch(text):
                 if "encoding" in self.on and role != "system":
-                    fixed = fix_encoding(text)
-                    if isinstance(fixed, Reject):
-                        outcome.reject("encoding", fixed.why)
+                    text = self._apply(outcome, "encoding", role, text, fix_encoding(text))
+                    if outcome.rule:
                         return
-                    text = self._changed(outcome, "encoding", role, text, fixed)
                 if "unicode" in self.on:
-                    text = self._changed(outcome, "unicode", role, text, clean(text))
+                    text = self._apply(outcome, "unicode", role, text, clean(text))
             turns.append((role, text))
         outcome.turns = turns
 
-    def _changed(self, outcome: Cleaned, rule: str, role: str, before: str, after: str) -> str:
+    def _apply(self, outcome: Cleaned, rule: str, role: str, before: str, after: str | Reject) -> str:
+        """What a rule made of an utterance, with the change or the rejection remembered."""
+        if isinstance(after, Reject):
+            outcome.reject(rule, after.why)
+            return before
         if after != before:
             outcome.changes.append(Change(rule, before, after, role))
         return after
 
     def _empty(self, outcome: Cleaned) -> None:
-        while outcome.turns[0][0] == "assistant" and outcome.turns[0][1].strip().lower() in NOTHING and "empty" in self.on:
-            outcome.turns = outcome.turns[1:]
-        empty = [role for role, text in outcome.turns if role != "system" and text.strip().lower() in NOTHING]
+        empty = [role for role, text in outcome.turns if role != "system" and _is_nothing(text)]
         if not empty or "empty" not in self.on:
             return
         if outcome.record.kind != "dialogue":
@@ -116,7 +117,9 @@ class Cleaner:
             return
         kept: list[tuple[str, str]] = []
         for role, text in outcome.turns:
-            if role != "system" and text.strip().lower() in NOTHING:
+            if role != "system" and _is_nothing(text):
+                if role == "assistant" and all(earlier == "system" for earlier, _ in kept):
+                    continue  # a greeting that was left blank
                 break
             kept.append((role, text))
         while kept and kept[-1][0] != "assistant":
@@ -124,7 +127,7 @@ class Cleaner:
         if not any(role == "user" for role, _ in kept):
             outcome.reject("empty", "there is not one whole pair of turns")
             return
-        outcome.changes.append(Change("empty", _script(outcome.turns), _script(kept), "dialogue"))
+        outcome.changes.append(Change("empty", script(outcome.turns), script(kept), "dialogue"))
         outcome.turns = kept
 
     def _roles(self, outcome: Cleaned) -> None:
@@ -142,24 +145,21 @@ class Cleaner:
         if not joined:
             outcome.reject("roles", f"there is no user turn{' with a reply' if last == 'assistant' else ''}")
         elif system + joined + ends != outcome.turns:
-            outcome.changes.append(Change("roles", _script(outcome.turns), _script(system + joined + ends), "dialogue"))
+            outcome.changes.append(Change("roles", script(outcome.turns), script(system + joined + ends), "dialogue"))
             outcome.turns = system + joined + ends
 
     def _judge(self, outcome: Cleaned) -> None:
         turns = []
         for role, text in outcome.turns:
             if role not in ("system", "rejected"):  # a reply that is there to be avoided may be as bad as it is
-                if "script" in self.on and isinstance(judged := check_script(text, self.settings), Reject):
-                    outcome.reject("script", judged.why)
-                    return
-                if "repetition" in self.on:
-                    shorter = limit_repetition(text, self.settings)
-                    if isinstance(shorter, Reject):
-                        outcome.reject("repetition", shorter.why)
-                        return
-                    text = self._changed(outcome, "repetition", role, text, shorter)
+                if "script" in self.on:
+                    text = self._apply(outcome, "script", role, text, check_script(text, self.settings))
+                if "repetition" in self.on and not outcome.rule:
+                    text = self._apply(outcome, "repetition", role, text, limit_repetition(text, self.settings))
+            if outcome.rule:
+                return
             if "personal" in self.on:
-                text = self._changed(outcome, "personal", role, text, mask_personal(text))
+                text = self._apply(outcome, "personal", role, text, mask_personal(text))
             turns.append((role, text))
         outcome.turns = turns
 
@@ -170,5 +170,10 @@ class Cleaner:
                 outcome.reject("preference", "both replies say the same")
 
 
-def _script(turns: list[tuple[str, str]]) -> str:
+def _is_nothing(text: str) -> bool:
+    return text.strip().lower() in NOTHING
+
+
+def script(turns: Iterable[tuple[str, str]]) -> str:
+    """A dialogue as one text, a turn a line."""
     return "\n".join(f"{role}: {text}" for role, text in turns)

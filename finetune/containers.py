@@ -7,6 +7,7 @@ Each kind of file has a module of its own, and `open_file` decides between them;
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ Row = tuple[int, dict[str, Any]]
 """Row number from 1, and the cells under their names."""
 
 
-class Container:
+class Container(ABC):
     """An opened corpus file."""
 
     kind = ""
@@ -41,9 +42,9 @@ class Container:
         self.names: list[str] = []
         """Columns of a table; of JSON the keys of the first entry."""
 
+    @abstractmethod
     def rows(self) -> Iterator[Row | BrokenRow]:
         """All rows from the first, each time it is called. Raises `DataError` when the file as a whole cannot be read."""
-        raise NotImplementedError
 
     def broken(self, row: int, problem: str, raw: str = "", *, rest_lost: bool = False) -> BrokenRow:
         problem, raw = (text.encode("utf-8", "backslashreplace").decode() for text in (problem, raw[:RAW]))

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from kosent.finetune.cleaning import MAX_CHARACTERS, Cleaned, Cleaner
+from kosent.finetune.cleaning import MAX_CHARACTERS, Cleaned, Cleaner, script
 from kosent.finetune.corpus import Corpus
 from kosent.finetune.duplicates import DuplicateIndex
 from kosent.finetune.formats import BORROWED
@@ -135,8 +135,7 @@ class Pipeline:
         if not row.rule:
             self._compare(name, row)
         if row.rule:
-            said = [{"role": role, "content": text} for role, text in row.turns]
-            self._reject(row.rule, name, record.row, row.why, said, _said(row.turns))
+            self._reject_turns(row.rule, name, record.row, row.why, row.turns)
             return
         self.selection.add(row)
         meta = record.meta | {"source": f"{name}:{record.row}"}
@@ -170,6 +169,10 @@ class Pipeline:
         _write(self._rejected, {"rule": rule, "source": name, "row": number, "why": why, "before": before})
         self.examples.add(rule, "rejected", name, number, said, None, why)
 
+    def _reject_turns(self, rule: str, name: str, number: int, why: str, turns: list[tuple[str, str]]) -> None:
+        said = [{"role": role, "content": text} for role, text in turns]
+        self._reject(rule, name, number, why, said, script(turn for turn in turns if turn[0] != "system"))
+
     # ---- second pass
 
     def write(self, advance: Callable[[int], None]) -> None:
@@ -184,8 +187,7 @@ class Pipeline:
                 advance(place)
             if dropped := self.selection.dropped.get(place):
                 rule, why = dropped
-                said = [{"role": role, "content": text} for role, text in turns]
-                self._reject(rule, name, number, why, said, _said(turns))
+                self._reject_turns(rule, name, number, why, turns)
                 continue
             split = self.selection.split(place)
             file = f"{split}.jsonl" if kind == "dialogue" else f"{split}.{kind}s.jsonl"
@@ -231,10 +233,6 @@ class Pipeline:
         for entry in listed:
             _write(file, entry)
         self.contradictions = [{**entry, "answers": [answer["answer"] for answer in entry["answers"]]} for entry in listed[:12]]
-
-
-def _said(turns: list[tuple[str, str]]) -> str:
-    return "\n".join(f"{role}: {text}" for role, text in turns if role != "system")
 
 
 def _write(file: IO[str], value: Any) -> None:

@@ -70,9 +70,3 @@ def is_foreign(character: str) -> bool:
     if not character.isalpha() or _HANGUL.match(character):
         return False
     return not unicodedata.name(character, "").startswith(("LATIN", "HANGUL", "FULLWIDTH LATIN", "HALFWIDTH HANGUL"))
-
-
-def foreign_share(text: str) -> float:
-    """Share of the letters of `text` that are written neither in Hangul nor in Latin script, 0 to 1."""
-    letters = [c for c in text if c.isalpha()]
-    return sum(map(is_foreign, letters)) / len(letters) if letters else 0.0

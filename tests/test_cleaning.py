@@ -17,7 +17,7 @@ from kosent.finetune.cleaning import Cleaner
 from kosent.finetune.duplicates import DuplicateIndex, trigrams
 from kosent.finetune.records import Record
 from kosent.finetune.rules import RULES, CleaningSettings, resolve_settings, switched_on
-from kosent.text import clean, foreign_share, printable
+from kosent.text import clean, printable
 
 SETTINGS = CleaningSettings()
 CORPORA = ROOT / "tests" / "corpora"
@@ -108,11 +108,6 @@ def test_clean(text: str, expected: str) -> None:
 @pytest.mark.parametrize("text", ["\x1b]52;c;aGk=\x07", "\x1b[2J", "\x9b31m", "\x1b", "a\x1b]0;title", "\r\x08"])
 def test_nothing_printable_can_move_a_terminal(text: str) -> None:
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in printable(text))
-
-
-def test_foreign_share_counts_letters_that_are_neither_hangul_nor_latin() -> None:
-    assert foreign_share("안녕 hello ㅋㅋ 123") == 0.0
-    assert foreign_share("가나 漢字") == 0.5
 
 
 def dialogue(*texts: str) -> Record:
@@ -244,6 +239,14 @@ def test_an_empty_greeting_is_no_reason_to_lose_a_dialogue() -> None:
     ]
     outcome = Cleaner(SETTINGS, switched_on([]))(Record("c.csv", 1, messages))
     assert not outcome.rule and outcome.turns == [("user", "안녕"), ("assistant", "네.")]
+    assert [change.rule for change in outcome.changes] == ["empty"]
+    assert Cleaner(SETTINGS, switched_on([]))(Record("c.csv", 1, messages[:1])).rule == "empty"
+    system = [{"role": "system", "content": "너는 친구야."}, *messages]
+    assert [role for role, _ in Cleaner(SETTINGS, switched_on([]))(Record("c.csv", 1, system)).turns] == [
+        "system",
+        "user",
+        "assistant",
+    ]
 
 
 def test_before_and_after_in_the_report_are_before_and_after(planted: dict[str, Any]) -> None:
