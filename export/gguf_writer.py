@@ -52,7 +52,7 @@ def lora_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, fl
 
 def write_gguf(
     base: Path,
-    adapter: Path,
+    adapter: Path | None,
     target: Path,
     *,
     quantization: str,
@@ -61,14 +61,14 @@ def write_gguf(
     name: str,
     advance: Callable[[int, str], None] = lambda done, note: None,
 ) -> None:
-    """Writes `base` with `adapter` merged into `target`. `advance(done, note)` counts tensors.
+    """Writes `base`, with `adapter` merged where there is one, into `target`. `advance(done, note)` counts tensors.
 
     Raises `ModelError` when the base is of an unknown kind, lacks a file, or has no place for the adapter.
     """
     config = read_json(base / "config.json")
     architecture = architecture_of(config)
     kind, file_type = QUANTIZATIONS[quantization]
-    deltas = lora_deltas(adapter)
+    deltas = lora_deltas(adapter) if adapter else {}
     shards = sorted(base.glob("*.safetensors"))
     if not shards:
         raise ModelError(f"{base} holds no safetensors.")

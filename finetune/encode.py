@@ -1,7 +1,6 @@
-"""Conversations as token ids with labels, and as packed rows.
+"""Conversations as token ids with labels.
 
-A label is the token itself where the model learns (every reply and its end-of-turn token) and -100 elsewhere. Packed rows
-hold several whole dialogues; position ids restart at each, which is what keeps their attention apart.
+A label is the token itself where the model learns (every reply and its end-of-turn token) and -100 elsewhere.
 """
 
 from __future__ import annotations
@@ -54,47 +53,3 @@ def encode(messages: Sequence[Message], tokenizer: Any, template: str, layout: L
         )
     cut = fitting[-1]
     return Dialogue(ids[:cut], labels[:cut], truncated=len(fitting) < len(ends))
-
-
-@dataclass(frozen=True)
-class Row:
-    """Dialogues packed into one sequence; all lists have the same length, in tokens."""
-
-    ids: list[int]
-    labels: list[int]
-    positions: list[int]
-
-    @property
-    def supervised(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
-
-
-def pack(dialogues: Sequence[Dialogue], max_tokens: int) -> list[Row]:
-    """Packs dialogues, in their order, into rows of at most `max_tokens` tokens (a longer dialogue is a row by itself)."""
-    rows: list[Row] = []
-    for dialogue in dialogues:
-        if not rows or len(rows[-1].ids) + len(dialogue.ids) > max_tokens:
-            rows.append(Row([], [], []))
-        row = rows[-1]
-        row.ids.extend(dialogue.ids)
-        row.labels.extend(dialogue.labels)
-        row.positions.extend(range(len(dialogue.ids)))
-    return rows
-
-
-def loss_sum(model: Any, row: Row, device: Any) -> Any:
-    """Summed cross-entropy (nats) of a row's supervised tokens, as a scalar tensor; logits are computed only there.
-
-    The label at position i is predicted from position i - 1, and the first token of a dialogue is never supervised.
-    """
-    import torch
-
-    labels = torch.tensor(row.labels, device=device)
-    targets = (labels != IGNORED).nonzero().squeeze(1)
-    output = model(
-        input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.positions], device=device),
-        use_cache=False,
-        logits_to_keep=targets - 1,
-    )
-    return torch.nn.functional.cross_entropy(output.logits[0].float(), labels[targets], reduction="sum")

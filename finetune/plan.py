@@ -14,9 +14,10 @@ from typing import Any
 
 from kosent.errors import DataError
 from kosent.files import read_jsonl, sha256
-from kosent.finetune.encode import Dialogue, Row, encode, pack
+from kosent.finetune.encode import Dialogue, encode
 from kosent.finetune.recipes import Training
 from kosent.finetune.records import SPLITS
+from kosent.finetune.rows import Row, pack
 from kosent.prompts import Layout
 
 
@@ -76,13 +77,57 @@ def encode_data(folder: Path, tokenizer: Any, template: str, layout: Layout, max
     )
 
 
-def steps(dialogues: Sequence[Dialogue], training: Training) -> list[list[Row]]:
-    """The packed rows of every optimizer step of the whole run."""
+@dataclass(frozen=True)
+class Step:
+    """One process's part of one optimizer step.
+
+    Every process has equally many rows, so that all wait for each other equally often; those that only fill up weigh 0.
+    """
+
+    rows: list[Row]
+    weights: list[float]
+    supervised: int
+    """Supervised tokens of all processes together: what the loss is divided by."""
+    tokens: int
+    """Tokens of all dialogues of the step."""
+    dialogues: int
+
+    def loss(self, losses: Sequence[Any]) -> Any:
+        """Mean loss per supervised token of the whole step, as far as this process's `losses` (one sum a row) go."""
+        return sum(weight * loss for weight, loss in zip(self.weights, losses, strict=True)) / self.supervised
+
+
+def make_step(dialogues: Sequence[Dialogue], max_tokens: int, process: int = 0, processes: int = 1) -> Step:
+    """The part of one of `processes` in a step over `dialogues`, packed into rows of at most `max_tokens` tokens."""
+    parts = [dialogues[number::processes] for number in range(processes)]
+    packed = [pack(part, max_tokens) for part in parts]
+    most = max(map(len, packed))
+    own = packed[process]
+    rows = own + [own[-1] if own else packed[0][0]] * (most - len(own))
+    return Step(
+        rows,
+        [1.0] * len(own) + [0.0] * (most - len(own)),
+        sum(d.supervised for d in dialogues),
+        sum(len(d.ids) for d in dialogues),
+        len(dialogues),
+    )
+
+
+def some(dialogues: Sequence[Dialogue], most: int, seed: int) -> list[Dialogue]:
+    """At most `most` of the dialogues, drawn by the seed and in their order; all of them for 0."""
+    if not 0 < most < len(dialogues):
+        return list(dialogues)
+    chosen = random.Random(f"{seed}/validation").sample(range(len(dialogues)), most)
+    return [dialogues[i] for i in sorted(chosen)]
+
+
+def steps(dialogues: Sequence[Dialogue], training: Training, process: int = 0, processes: int = 1) -> list[Step]:
+    """Every optimizer step of the whole run, for one of `processes`."""
     plan = []
     for epoch in range(training.epochs):
         order = list(range(len(dialogues)))
         random.Random(f"{training.seed}/{epoch}").shuffle(order)
         for start in range(0, len(order), training.batch_dialogues):
             chosen = [dialogues[i] for i in order[start : start + training.batch_dialogues]]
-            plan.append(pack(chosen, training.micro_batch_tokens))
+            plan.append(make_step(chosen, training.micro_batch_tokens, process, processes))
     return plan

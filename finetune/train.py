@@ -1,139 +1,161 @@
-"""LoRA training on planned steps: transformers' Trainer with packed rows, exact resume and atomic checkpoints.
+"""Training on planned steps: transformers' Trainer with packed rows, exact resume and sealed checkpoints.
 
-The Trainer brings optimizer, schedule, clipping, devices and checkpoints. Ours are: one dataset item is one whole optimizer step
-(a list of packed rows), logits are computed only at supervised positions, and a checkpoint counts only once it is complete.
+The Trainer brings optimizer, schedule, clipping, devices, DDP and FSDP, and checkpoints. Ours are: one dataset item is one whole
+optimizer step, the loss of a row (`kosent.finetune.fast`), and a checkpoint that counts only once it is complete.
 """
 
 from __future__ import annotations
 
-import signal
+import resource
+import shutil
+import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
-from kosent.files import read_json, sha256_folder, write_json
-from kosent.finetune.encode import Row, loss_sum
+from kosent.errors import KosentError, UsageError
+from kosent.finetune.checkpoints import BEST, newest_checkpoint, save_trained, seal, step_of
+from kosent.finetune.fast import prepare, row_loss
+from kosent.finetune.plan import Step
 from kosent.finetune.recipes import Recipe
-
-COMPLETE = "complete.json"
-"""Written last into a checkpoint: the hash of every other file in it."""
+from kosent.finetune.watch import Watch
 
 
 class PackedTrainer(Trainer):
-    """A Trainer whose items are lists of packed rows, one optimizer step each."""
+    """A Trainer whose items are whole optimizer steps."""
 
-    validation: list[Row]
+    validation: Step
+    patience = 0
+    """Validations without a lower loss after which training stops; 0: never."""
+    base_name = ""
+
+    def get_train_dataloader(self) -> Any:
+        # every process has its own part of each step already: nothing may be divided again
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=lambda items: items[0])  # type: ignore[arg-type]
+
+    def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> None:
+        return None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        self._began = time.perf_counter()
+        self._step = inputs
         model.train()
-        supervised = sum(row.supervised for row in inputs)
         total = torch.zeros((), device=self.args.device)
-        for row in inputs:
-            loss = loss_sum(model, row, self.args.device) / supervised
+        self._right = torch.zeros((), device=self.args.device)
+        # gradients are averaged over processes, and each has only its part of the sum
+        share = self.args.world_size / inputs.supervised
+        for row, weight in zip(inputs.rows, inputs.weights, strict=True):
+            losses, right = row_loss(model, row, self.args.device)
+            loss = losses * (weight * share)
             self.accelerator.backward(loss)
             total += loss.detach()
+            self._right += weight * right
         return total
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            right = self.accelerator.reduce(self._right, "sum").item()
+            seconds = time.perf_counter() - self._began
+            logs |= {
+                "token_accuracy": right / self._step.supervised,
+                "seconds": round(seconds, 4),
+                "tokens_per_second": round(self._step.tokens / seconds, 1),
+                "dialogues_per_second": round(self._step.dialogues / seconds, 3),
+                "memory_gb": round(peak_memory(), 3),
+            }
+        super().log(logs, start_time)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        model: Any = self.model
+        model: Any = self.model_wrapped
         model.eval()
+        sums = torch.zeros(2, device=self.args.device, dtype=torch.float64)
         with torch.no_grad():
-            loss = sum(loss_sum(model, row, self.args.device).item() for row in self.validation)
-        metrics = {"eval_loss": loss / sum(row.supervised for row in self.validation)}
+            for row, weight in zip(self.validation.rows, self.validation.weights, strict=True):
+                losses, right = row_loss(model, row, self.args.device)
+                sums += weight * torch.stack((losses, right)).double()
+        loss, right = (self.accelerator.reduce(sums, "sum") / self.validation.supervised).tolist()
+        metrics = {"eval_loss": loss, "eval_token_accuracy": right}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.patience:
+            self._stop_early(loss)
         return metrics
 
+    def _stop_early(self, loss: float) -> None:
+        losses = [entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry]
+        if loss <= min(losses):
+            self.save_to(Path(str(self.args.output_dir)) / BEST)
+        elif len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+            self.control.should_training_stop = True
 
-class Steps(torch.utils.data.Dataset[list[Row]]):
-    def __init__(self, plan: list[list[Row]]) -> None:
-        self.plan = plan
+    def save_to(self, folder: Path) -> None:
+        """Saves what was trained; every process must call it, the first one writes."""
+        state = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            save_trained(self.accelerator.unwrap_model(self.model_wrapped), state, folder, self.base_name)
+        self.accelerator.wait_for_everyone()
 
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> list[Row]:
-        return self.plan[index]
-
-
-class Watch(TrainerCallback):
-    """Tells the interface about each step, seals checkpoints, and turns Ctrl-C into a checkpoint and a clean end."""
-
-    def __init__(self, advance: Callable[[int, str], None], tokens: list[int]) -> None:
-        self.advance, self.tokens = advance, tokens
-        self.interrupted = False
-        self.began = time.monotonic()
-        self.first_step = 0
-        self.validation = ""
-        self._previous: Any = None
-
-    def _interrupt(self, signum: int, frame: Any) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.first_step = state.global_step
-        self._previous = (signal.signal(signal.SIGINT, self._interrupt), signal.signal(signal.SIGTERM, self._interrupt))
-
-    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        signal.signal(signal.SIGINT, self._previous[0])
-        signal.signal(signal.SIGTERM, self._previous[1])
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.interrupted:
-            control.should_save = control.should_training_stop = True
-
-    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / COMPLETE, sha256_folder(folder))
-
-    def tokens_per_second(self, step: int) -> float:
-        """Trained tokens per second since this process began."""
-        return sum(self.tokens[self.first_step : step]) / max(time.monotonic() - self.began, 1e-9)
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
-        if "eval_loss" in logs:
-            self.validation = f", validation {logs['eval_loss']:.3f}"
-        elif "loss" in logs:
-            speed = self.tokens_per_second(state.global_step)
-            self.advance(state.global_step, f"loss {logs['loss']:.3f}{self.validation}, {speed:.0f} tokens/s")
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        output = Path(str(self.args.output_dir))
+        folder = output / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            earlier, _ = newest_checkpoint(output)
+            kept = f"the one of step {step_of(earlier)} is whole" if earlier else "there is none before it"
+            free = shutil.disk_usage(output).free / 1e9
+            raise KosentError(
+                f"The checkpoint of step {self.state.global_step} could not be written into {output} ({free:.2f} GB free): "
+                f"{str(error).splitlines()[0]}. {kept[0].upper()}{kept[1:]}.",
+                hint="make room, then the same command with --resume",
+            ) from error
+        self.accelerator.wait_for_everyone()
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest complete checkpoint, and the newer ones that are broken."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    broken: list[Path] = []
-    for path in found:
-        seal = path / COMPLETE
-        if seal.is_file():
-            files = sha256_folder(path)
-            files.pop(COMPLETE)
-            if files == read_json(seal):
-                return path, broken
-        broken.append(path)
-    return None, broken
+def peak_memory() -> float:
+    """Most memory used so far, GB (10^9 bytes): the GPU's where there is one, else this process's resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> TrainingArguments:
+    """Raises `UsageError` when the recipe's optimizer needs a GPU and there is none."""
     training = recipe.training
+    if training.optimizer != "adamw" and not torch.cuda.is_available():
+        raise UsageError(
+            f"training.optimizer = {training.optimizer!r} pages between a GPU and main memory, and there is no GPU here.",
+            hint="kosent finetune … --set training.optimizer=adamw",
+        )
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=1,
         num_train_epochs=1,
         max_steps=total_steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=training.schedule if training.schedule != "constant" else "constant_with_warmup",
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        optim="adamw_torch",
+        optim={"adamw": "adamw_torch"}.get(training.optimizer, training.optimizer),
+        bf16=recipe.full and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        activation_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        ddp_find_unused_parameters=False,
         logging_strategy="steps",
         logging_steps=1,
         eval_strategy="steps",
@@ -151,56 +173,71 @@ def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> T
     )
 
 
-def with_adapter(model: Any, recipe: Recipe) -> Any:
-    """`model` with a fresh LoRA adapter, started from the recipe's seed."""
+def trainable(model: Any, recipe: Recipe) -> Any:
+    """`model` made ready for training: with a fresh LoRA adapter started from the recipe's seed, or whole (`lora.rank` 0)."""
+    torch.manual_seed(recipe.training.seed)
+    if recipe.full:
+        return prepare(model)
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(recipe.training.seed)
     config = LoraConfig(
         r=recipe.lora.rank,
         lora_alpha=recipe.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=recipe.lora.dropout,
         target_modules=recipe.lora.targets,
+        use_rslora=recipe.lora.variant == "rslora",
+        use_dora=recipe.lora.variant == "dora",
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers 5.23 through peft 0.21
-        return get_peft_model(model, config)
+        return prepare(get_peft_model(model, config))
 
 
-def save_adapter(model: Any, folder: Path, base: str) -> None:
-    """Writes the adapter so that equal adapters are equal files: no path of this machine, target modules in order."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-    config = read_json(folder / "adapter_config.json")
-    config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])
-    write_json(folder / "adapter_config.json", config)
+def parameters(model: Any) -> dict[str, int]:
+    """How many numbers the model has, and how many of them are trained (LoRA's own included in both)."""
+    sizes = [(_size(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    return {"total": sum(size for size, _ in sizes), "trainable": sum(size for size, trained in sizes if trained)}
+
+
+def _size(parameter: Any) -> int:
+    # bitsandbytes keeps two 4-bit weights in a byte; the shape of the matrix stands beside
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else int(parameter.numel())
 
 
 def train(
-    model: Any, plan: list[list[Row]], validation: list[Row], recipe: Recipe, checkpoints: Path, watch: Watch, resume: Path | None
-) -> list[dict[str, float]]:
-    """Trains `model` (with its adapter) through `plan` and returns the log, one entry per step or measurement.
+    model: Any,
+    plan: list[Step],
+    validation: Step,
+    recipe: Recipe,
+    checkpoints: Path,
+    watch: Watch,
+    resume: Path | None,
+    base_name: str,
+) -> PackedTrainer:
+    """Trains a model of `trainable` through `plan` and returns the trainer, for its weights.
 
-    Raises `KeyboardInterrupt` after writing a checkpoint when Ctrl-C or SIGTERM came.
+    Raises `KeyboardInterrupt` after writing a checkpoint when Ctrl-C or SIGTERM came, and `KosentError` when a checkpoint
+    cannot be written.
     """
     trainer = PackedTrainer(
         model=model,
         args=training_arguments(recipe, checkpoints, len(plan)),
-        train_dataset=Steps(plan),
-        eval_dataset=Steps([validation]),
-        data_collator=lambda items: items[0],
+        train_dataset=plan,
+        eval_dataset=plan[:1],
         callbacks=[watch],
     )
-    trainer.validation = validation
+    trainer.validation, trainer.patience, trainer.base_name = validation, recipe.training.patience, base_name
     trainer.args._n_gpu = min(trainer.args.n_gpu, 1)  # one item is one step; DataParallel would split it
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if watch.interrupted and trainer.state.global_step < len(plan):
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        watch.close()
+    step = trainer.state.global_step
+    if watch.interrupted and step < len(plan):
         raise KeyboardInterrupt
-    if "eval_loss" not in trainer.state.log_history[-2]:
+    if not any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history):
         trainer.evaluate()
-    keep = ("step", "loss", "grad_norm", "learning_rate", "eval_loss")
-    log = [{key: entry[key] for key in keep if key in entry} for entry in trainer.state.log_history]
-    return [entry for entry in log if len(entry) > 1]
+    return trainer

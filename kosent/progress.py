@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +14,24 @@ Advance = Callable[[int, str], None]
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """83 -> 1:23, 5000 -> 1:23:20"""
     minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def is_silent() -> bool:
+    """Whether this is not the first of several processes that `accelerate launch` started: only that one speaks."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
 def progress(what: str, total: int, *, start: int = 0) -> Iterator[Advance]:
     """Shows how far `what` is. `start` steps were done earlier (a resumed run) and do not count for the speed."""
-    if sys.stderr.isatty():
+    if is_silent():
+        yield lambda done, note: None
+    elif sys.stderr.isatty():
         with _bar(what, total, start) as advance:
             yield advance
     else:
@@ -52,11 +62,12 @@ def _lines(what: str, total: int, start: int) -> Advance:
             return
         last = now
         left = (now - began) / max(done - start, 1) * (total - done)
-        print(f"{what}: {done}/{total}, {_clock(now - began)} so far, {_clock(left)} left. {note}", file=sys.stderr)
+        print(f"{what}: {done}/{total}, {clock(now - began)} so far, {clock(left)} left. {note}", file=sys.stderr)
 
     return advance
 
 
 def say(text: str) -> None:
     """One line for the person watching, on standard error, so that standard output stays for results."""
-    print(text, file=sys.stderr, flush=True)
+    if not is_silent():
+        print(text, file=sys.stderr, flush=True)

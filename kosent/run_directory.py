@@ -2,10 +2,11 @@
 
 run.json             resolved recipe, base and its hashes, hashes of the data, chat layout, system message, status
 chat_template.jinja  the exact template trained with
-adapter/             LoRA adapter in PEFT's format
-metrics.jsonl        one line per step: loss, learning rate, gradient norm; validation loss where it was measured
-timing.json          seconds, tokens per second, peak memory (the only file that differs between equal runs)
-loss.png             the loss curve
+adapter/             LoRA adapter in PEFT's format; or model/, a Hugging Face folder, where all weights were trained
+metrics.jsonl        a line a step: loss, accuracy, learning rate, gradient norm, speed, memory; and one a validation
+tensorboard/         the same for `tensorboard --logdir RUN`
+timing.json          seconds, tokens per second, peak memory
+loss.png             the curves
 checkpoints/         while training; removed when it has ended
 *.gguf               what `kosent export` made of it
 """
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kosent.errors import ModelError, UsageError
-from kosent.files import read_json
+from kosent.files import read_json, write_json
 from kosent.prompts import LAYOUTS, SYSTEM_MESSAGE, Layout
+from kosent.starter import BASE_NAME
 
 FINISHED = "finished"
 TRAINING = "training"
@@ -49,8 +51,31 @@ class RunDirectory:
 
     @property
     def base(self) -> str:
-        """The base as it was named when training: `starter`, a folder or a Hugging Face id."""
-        return str(self.facts["base"]["name"])
+        """The base as `kosent.hf` takes it: `starter`, a folder, or ORG/NAME@COMMIT on the hub, the very one trained on.
+
+        Raises `ModelError` when it was a folder that is not there.
+        """
+        base = self.facts["base"]
+        name = str(base["name"])
+        if base.get("revision"):
+            return f"{name}@{base['revision']}"
+        if "revision" not in base and not Path(name).is_absolute():
+            return name  # recorded as it was typed, before folders were written relative to the run
+        if name == BASE_NAME:
+            return name
+        folder = (self.path / name).resolve()
+        if not folder.is_dir():
+            raise ModelError(
+                f"{self.path} was trained on the base in a folder {folder.name}, which is not in {folder.parent}.",
+                hint=f"kosent export {self.path} --base FOLDER     (looks whether FOLDER holds that base, and remembers it)",
+            )
+        return str(folder)
+
+    def with_base(self, base: dict[str, Any]) -> RunDirectory:
+        """The run with other facts about its base, written into `run.json`."""
+        facts = self.facts | {"base": base}
+        write_json(self.path / "run.json", facts)
+        return RunDirectory(self.path, facts)
 
     @property
     def layout(self) -> Layout:
@@ -67,6 +92,12 @@ class RunDirectory:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder of the whole trained model, where all weights were trained (`lora.rank` 0); None where an adapter was."""
+        folder = self.path / "model"
+        return folder if folder.is_dir() else None
 
     def exported(self) -> Path:
         """The newest GGUF in the run. Raises `ModelError` when none was exported."""

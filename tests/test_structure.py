@@ -71,7 +71,8 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     }  # fmt: skip
     expected = {f"{inside}/{path.name}" for folder, inside in sources.items() for path in (ROOT / folder).glob("*.py")}
     expected |= {f"kosent/templates/{path.name}" for path in (ROOT / "kosent" / "templates").iterdir()}
-    expected.add("kosent/finetune/templates/prepare.html.jinja")
+    expected |= {f"kosent/finetune/templates/{name}.html.jinja" for name in ("prepare", "sweep")}
+    expected.add("kosent/data/sweep_prompts.txt")
     expected |= {"kosent/data/starter_corpus.csv", "kosent/py.typed", "kosent/finetune/recipes/starter-cpu.toml"}
     assert set(names) == expected
     (sdist,) = tmp_path.glob("*.tar.gz")

@@ -15,7 +15,14 @@ from typing import Any
 
 from kosent.errors import UsageError
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+CHOICES = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "quantization": ("none", "nf4"),
+    "lora.variant": ("lora", "rslora", "dora"),
+    "training.optimizer": ("adamw", "paged_adamw_8bit"),
+    "training.schedule": ("linear", "cosine", "constant"),
+}
+MAY_BE_ZERO = ("rank", "warmup_steps", "seed", "validation_dialogues", "patience")
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Lora:
     alpha: float = 32
     dropout: float = 0.0
     targets: str = "all-linear"
+    variant: str = "lora"
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,15 @@ class Training:
     epochs: int = 3
     batch_dialogues: int = 8
     micro_batch_tokens: int = 512
+    optimizer: str = "adamw"
+    schedule: str = "linear"
     warmup_steps: int = 5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
     validation_steps: int = 15
+    validation_dialogues: int = 0
+    patience: int = 0
     checkpoint_steps: int = 5
     seed: int = 42
 
@@ -45,9 +58,15 @@ class Recipe:
     name: str
     base: str = "starter"
     precision: str = "auto"
+    quantization: str = "none"
     max_length: int = 512
     lora: Lora = field(default_factory=Lora)
     training: Training = field(default_factory=Training)
+
+    @property
+    def full(self) -> bool:
+        """Whether all weights are trained, without an adapter."""
+        return self.lora.rank == 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,11 +105,25 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     lora = _typed(Lora, values.pop("lora", {}), "lora.", problems)
     training = _typed(Training, values.pop("training", {}), "training.", problems)
     top = _typed(Recipe, values, "", problems, skip=("name", "lora", "training"))
-    if top.get("precision", "auto") not in PRECISIONS:
-        problems.append(f"precision must be one of {', '.join(PRECISIONS)}, not {top['precision']!r}")
+    if not problems:
+        recipe = Recipe(name=path.stem, lora=Lora(**lora), training=Training(**training), **top)
+        problems = _contradictions(recipe)
     if problems:
         raise UsageError(f"Recipe {name}: " + "; ".join(problems) + ".")
-    return Recipe(name=path.stem, lora=Lora(**lora), training=Training(**training), **top)
+    return recipe
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    problems = []
+    if recipe.full and recipe.quantization != "none":
+        problems.append("lora.rank = 0 trains the weights themselves, which 4 bits cannot hold: quantization must be none")
+    if recipe.full and recipe.precision == "bfloat16":
+        problems.append(
+            "lora.rank = 0 needs float32 weights, in which small steps are not lost: precision must be auto or float32"
+        )
+    if recipe.lora.dropout >= 1:
+        problems.append(f"lora.dropout must be below 1, not {recipe.lora.dropout:g}")
+    return problems
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -116,18 +149,30 @@ def _typed(kind: Any, values: Any, prefix: str, problems: list[str], skip: tuple
     expected = {entry.name: str(entry.type) for entry in fields(kind) if entry.name not in skip}
     result = {}
     for key, value in values.items():
-        wanted = expected.get(key)
-        if wanted is None:
-            problems.append(f"{prefix}{key} is not known (known: {', '.join(prefix + name for name in expected)})")
-        elif wanted == "str" and not isinstance(value, str):
-            problems.append(f"{prefix}{key} must be a text, not {value!r}")
-        elif wanted in ("int", "float") and (isinstance(value, (bool, str)) or not _is_number(value, wanted)):
-            problems.append(f"{prefix}{key} must be a number of kind {wanted}, 0 or more, not {value!r}")
-        elif wanted == "int" and key not in ("warmup_steps", "seed") and value < 1:
-            problems.append(f"{prefix}{key} must be 1 or more, not {value!r}")
+        problem = _problem(key, value, prefix, expected)
+        if problem:
+            problems.append(problem)
         else:
-            result[key] = float(value) if wanted == "float" else value
+            result[key] = float(value) if expected[key] == "float" else value
     return result
+
+
+def _problem(key: str, value: Any, prefix: str, expected: dict[str, str]) -> str:
+    """What is wrong with one value, in words; empty when nothing is."""
+    name, wanted = prefix + key, expected.get(key)
+    if wanted is None:
+        return f"{name} is not known (known: {', '.join(prefix + known for known in expected)})"
+    if wanted == "bool" and not isinstance(value, bool):
+        return f"{name} must be true or false, not {value!r}"
+    if wanted == "str" and not isinstance(value, str):
+        return f"{name} must be a text, not {value!r}"
+    if name in CHOICES and value not in CHOICES[name]:
+        return f"{name} must be one of {', '.join(CHOICES[name])}, not {value!r}"
+    if wanted in ("int", "float") and (isinstance(value, (bool, str)) or not _is_number(value, wanted)):
+        return f"{name} must be a number of kind {wanted}, 0 or more, not {value!r}"
+    if wanted == "int" and key not in MAY_BE_ZERO and value < 1:
+        return f"{name} must be 1 or more, not {value!r}"
+    return ""
 
 
 def _is_number(value: Any, wanted: str) -> bool:
