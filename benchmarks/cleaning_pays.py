@@ -71,14 +71,17 @@ def losses(run: Path, rows: list[list[dict[str, str]]]) -> list[float]:
     import torch
 
     from kosent import hf
-    from kosent.finetune.encode import encode, loss_sum, pack
+    from kosent.finetune.encode import encode
+    from kosent.finetune.fast import prepare, row_loss
+    from kosent.finetune.rows import make_row
 
     trained = hf.load_for_inference(str(run), dtype="bfloat16")
+    prepare(trained.model)
     found = []
     with torch.no_grad():
         for messages in rows:
-            (row,) = pack([encode(messages, trained.tokenizer, trained.template, trained.layout, 512)], 512)
-            found.append(loss_sum(trained.model, row, trained.model.device).item() / row.supervised)
+            row = make_row([encode(messages, trained.tokenizer, trained.template, trained.layout, 512)])
+            found.append(row_loss(trained.model, row, trained.model.device)[0].item() / row.supervised)
     return found
 
 

@@ -38,9 +38,9 @@ def kill_in(stage: str, folder: Path) -> None:
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """`{path below the folder: sha256}` of everything that the stages made."""
+    """`{path below the folder: sha256}` of all that the stages made, but for the metrics, which hold seconds and memory."""
     record = read_json(folder / "stages.json")
-    made = {path: digest for stage in record.values() for path, digest in stage["outputs"].items()}
+    made = {path: digest for stage in record.values() for path, digest in stage["outputs"].items() if "metrics" not in path}
     return {path.removeprefix(f"{folder}/"): digest for path, digest in made.items()}
 
 

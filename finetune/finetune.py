@@ -144,7 +144,7 @@ def resolve_precision(recipe: Recipe) -> str:
 
     from kosent.hf import cpu_has_bf16
 
-    hardware = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bf16()
+    hardware = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
     return "bfloat16" if hardware else "float32"
 
 

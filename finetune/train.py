@@ -112,6 +112,7 @@ class PackedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card, which names the folder of the base
                 seal(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -151,12 +152,13 @@ def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> T
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        optim={"adamw": "adamw_torch"}.get(training.optimizer, training.optimizer),
-        bf16=recipe.full and torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        optim=_optimizer(training.optimizer),
+        bf16=recipe.full and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
         activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         ddp_find_unused_parameters=False,
         logging_strategy="steps",
+        logging_nan_inf_filter=False,
         logging_steps=1,
         eval_strategy="steps",
         eval_steps=training.validation_steps,
@@ -171,6 +173,12 @@ def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> T
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
     )
+
+
+def _optimizer(name: str) -> str:
+    if name != "adamw":
+        return name
+    return "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
 
 
 def trainable(model: Any, recipe: Recipe) -> Any:

@@ -20,7 +20,7 @@ from kosent.errors import KosentError
 
 COMMANDS = {
     "prepare": ("kosent.finetune.prepare", "corpora -> cleaned train/validation/test files and a report"),
-    "finetune": ("kosent.finetune.finetune", "train a LoRA adapter on prepared dialogues"),
+    "finetune": ("kosent.finetune.finetune", "train a LoRA adapter, or all weights, on prepared dialogues"),
     "sweep": ("kosent.finetune.sweep", "compare runs: the same recipe with different settings, side by side"),
     "export": ("kosent.export.export", "merge the adapter into its base and write one GGUF file"),
     "verify": ("kosent.export.verify", "check that the GGUF says what the trained model says"),

@@ -229,8 +229,9 @@ def cpu_has_bf16() -> bool:
 def quiet() -> None:
     """Keeps libraries from drawing over our progress, and threads from spinning; call it before torch is imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # with the other cores busy: 115 instead of 85 tokens/s in training, and no slower alone (docs/benchmarks.md)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads wait a moment and then sleep: at once costs a quarter of the speed alone, never far more with the cores busy
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # peft loads bitsandbytes where it is installed, which recommends a package that nobody needs here
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

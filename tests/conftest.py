@@ -7,6 +7,7 @@ so that everything from training to llama.cpp runs for real in seconds. `home` g
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from kosent.starter import GGUF_TOKENIZER, build_base, corpus_path
 CACHE = ROOT / ".cache"
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share the cores (pyproject.toml, -n 2)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -39,8 +41,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def starter_base() -> Path:
-    """The real starter base, built once and kept for later sessions."""
-    return build_base(CACHE / "gemma-3-270m")
+    """The real starter base, built once and kept for later sessions; the test processes wait for the one that builds it."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "starter.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build_base(CACHE / "gemma-3-270m")
 
 
 @pytest.fixture(scope="session")

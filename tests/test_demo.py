@@ -26,8 +26,9 @@ def command(tiny_home: Path, small_corpus: Path, tmp_path: Path) -> list[str]:
 
 
 def outputs(folder: Path) -> dict[str, dict[str, str]]:
+    """What each stage made, but for the metrics, which hold seconds and memory."""
     record = read_json(folder / "stages.json")
-    return {name: record[name]["outputs"] for name in STAGES}
+    return {name: {path: digest for path, digest in record[name]["outputs"].items() if "metrics" not in path} for name in STAGES}
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -16,13 +16,14 @@ from kosent.export.gguf_writer import lora_deltas
 from kosent.export.verify import conversations
 from kosent.files import read_json, sha256, write_json
 from kosent.models import known_exports
+from kosent.run_directory import RunDirectory
 
 
 def test_the_merge_is_the_adapter_applied(tiny_run: Path) -> None:
     import torch
     from peft import PeftModel
 
-    name = read_json(tiny_run / "run.json")["base"]["name"]
+    name = RunDirectory.open(tiny_run).base
     merged = PeftModel.from_pretrained(hf.load_model(name, dtype="float32"), str(tiny_run / "adapter")).merge_and_unload()
     base = hf.load_model(name, dtype="float32")
     weights = dict(base.named_parameters())

@@ -73,7 +73,11 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     expected |= {f"kosent/templates/{path.name}" for path in (ROOT / "kosent" / "templates").iterdir()}
     expected |= {f"kosent/finetune/templates/{name}.html.jinja" for name in ("prepare", "sweep")}
     expected.add("kosent/data/sweep_prompts.txt")
-    expected |= {"kosent/data/starter_corpus.csv", "kosent/py.typed", "kosent/finetune/recipes/starter-cpu.toml"}
+    expected |= {
+        "kosent/data/starter_corpus.csv",
+        "kosent/py.typed",
+        *(f"kosent/finetune/recipes/{path.name}" for path in (ROOT / "finetune" / "recipes").glob("*.toml")),
+    }
     assert set(names) == expected
     (sdist,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -19,7 +19,7 @@ from kosent.files import read_json, read_jsonl, sha256
 from kosent.finetune import estimate as estimates
 from kosent.finetune.checkpoints import newest_checkpoint, seal
 
-LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+LAUNCH = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
           "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_all_weights_are_trained_saved_and_exported(tiny_base: Path, small_data:
 
 def test_four_bits_train_an_adapter(tiny_base: Path, small_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main(finetune_arguments(small_data, run, tiny_base, *changed("quantization=nf4", "training.epochs=1"))) == 0
+    assert main(finetune_arguments(small_data, run, tiny_base, *changed("quantization=nf4", "training.learning_rate=5e-3"))) == 0
     facts = read_json(run / "run.json")
     whole = sum(p.numel() for p in hf.load_model(str(tiny_base), dtype="float32").parameters())
     assert facts["parameters"]["total"] - facts["parameters"]["trainable"] == whole, "two weights in a byte are two"
@@ -87,8 +87,9 @@ def test_two_processes_train_as_one(
     options = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
                "--fsdp_transformer_layer_cls_to_wrap", "Gemma3DecoderLayer", "--fsdp_state_dict_type", "FULL_STATE_DICT",
                "--fsdp_cpu_ram_efficient_loading", "false"] if sharded else []  # fmt: skip
-    command = [sys.executable, *LAUNCH, *options, "-m", "kosent", *finetune_arguments(small_data, run, tiny_base)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [sys.executable, *LAUNCH, *(options or ["--cpu"]), "-m", "kosent", *finetune_arguments(small_data, run, tiny_base)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     for key in ("loss", "eval_loss", "learning_rate", "token_accuracy"):
         assert losses(run, key) == pytest.approx(losses(tiny_run, key), abs=1e-3), key
@@ -104,7 +105,7 @@ def test_a_full_disk_stops_with_the_last_checkpoint_whole(tiny_base: Path, small
     run.parent.mkdir()
     arguments = finetune_arguments(small_data, run, tiny_base, *changed("training.checkpoint_steps=1"))
     # room for two checkpoints, and not for the third that is written before the first is dropped
-    script = f'mount -t tmpfs -o size=1800k tmpfs "{run.parent}" && "$@"; code=$?; cp -r "{run}" "{tmp_path}/kept"; exit $code'
+    script = f'mount -t tmpfs -o size=1100k tmpfs "{run.parent}" && "$@"; code=$?; cp -r "{run}" "{tmp_path}/kept"; exit $code'
     command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-m", "kosent", *arguments]
     if os.getuid() != 0:
         command[1:2] = ["-r", "-m"]
@@ -114,11 +115,9 @@ def test_a_full_disk_stops_with_the_last_checkpoint_whole(tiny_base: Path, small
     assert "Traceback" not in done.stderr
     newest, broken = newest_checkpoint(tmp_path / "kept" / "checkpoints")
     assert newest is not None and not broken
-    run.parent.rmdir()
-    shutil.move(tmp_path / "kept", run.parent)
-    assert main(
-        [*finetune_arguments(small_data, run.parent, tiny_base, *changed("training.checkpoint_steps=1")), "--resume"]
-    ) in (0, 2)
+    shutil.move(tmp_path / "kept", run)
+    assert main([*arguments, "--resume"]) == 0
+    assert len(losses(run)) == 8
 
 
 def test_a_broken_newest_checkpoint_costs_only_its_steps(
