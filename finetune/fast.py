@@ -120,8 +120,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
         target was the most probable token, else 0."""
         count, vocabulary = hidden.shape[0], weight.shape[0]
         step = max(1, LOGITS_AT_ONCE // vocabulary)
-        step -= step % 128 if step > 128 else 0  # whole tiles of a GPU's matrix product
-        columns = COLUMNS if hidden.device.type == "cpu" else vocabulary
+        if hidden.device.type == "cpu":
+            columns, step = COLUMNS, -(-count // -(-count // step))  # equal chunks: a short one costs as much as a long one
+        else:
+            columns, step = vocabulary, step - (step % 128 if step > 128 else 0)  # whole tiles of the matrix product
         logits, probabilities = scratch.of(hidden, min(step, count), vocabulary)
         result = hidden.new_empty(count, 2, dtype=torch.float32)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
