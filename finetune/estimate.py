@@ -31,6 +31,8 @@ NF4_BYTES = 0.516
 """Bytes a weight of 4 bits with doubly quantized scales: 4.127 bits (Dettmers et al. 2023, QLoRA, section 3)."""
 REACHED = {"cpu": 0.6, "cuda": 0.45}
 """Share of the speed of a large matrix product that a whole training step reaches (docs/benchmarks.md)."""
+KERNELS = 0.4
+"""GB of compiled kernels that oneDNN keeps on a CPU for bfloat16, one for every shape of a product (0.3 to 0.6 seen in 30 rows)."""
 CUDA_CONTEXT = 0.6
 """GB that a process takes on a GPU before its first tensor."""
 
@@ -75,7 +77,7 @@ def estimate(base: str, recipe: Recipe, precision: str, plan: Sequence[Step]) ->
         _weights(model, recipe, size) / 1e9,
         optimizer / 1e9,
         (_kept(model, largest, recipe, size) + logits) / 1e9,
-        CUDA_CONTEXT if torch.cuda.is_available() else _resident(),
+        CUDA_CONTEXT if torch.cuda.is_available() else _resident() + (KERNELS if precision == "bfloat16" else 0.0),
         _work(model, recipe, plan),
     )
 
