@@ -127,7 +127,7 @@ def test_a_run_holds_everything_later_stages_need(tiny_run: Path, small_data: Pa
 
 def test_a_run_names_no_place_of_this_machine(tiny_run: Path) -> None:
     files = [path for path in tiny_run.rglob("*") if path.is_file()]
-    assert len(files) > 8
+    assert len(files) >= 8
     for path in files:
         for place in (str(tiny_run), str(tiny_run.parent), str(ROOT), str(Path.home()) + "/"):
             assert place.encode() not in path.read_bytes(), path
@@ -239,7 +239,7 @@ def test_a_base_that_is_not_there_is_an_error_with_advice(
     small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(finetune_arguments(small_data, tmp_path / "run", str(tmp_path / "nothing"))) == 5
-    assert "kosent models" in capsys.readouterr().err
+    assert "Try: name a folder, ORG/NAME or `starter`" in capsys.readouterr().err
 
 
 def test_the_real_base_learns_from_a_few_dialogues(starter_base: Path, small_data: Path, tmp_path: Path, home: Path) -> None:
