@@ -32,7 +32,7 @@ NF4_BYTES = 0.516
 REACHED = {"cpu": 0.6, "cuda": 0.45}
 """Share of the speed of a large matrix product that a whole training step reaches (docs/benchmarks.md)."""
 KERNELS = 0.4
-"""GB of compiled kernels that oneDNN keeps on a CPU for bfloat16, one for every shape of a product (0.3 to 0.6 seen in 30 rows)."""
+"""GB of compiled kernels that oneDNN keeps on a CPU for bfloat16, one a shape of a product (0.3 to 0.6 seen in 30 rows)."""
 CUDA_CONTEXT = 0.6
 """GB that a process takes on a GPU before its first tensor."""
 
