@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,3 +28,14 @@ def finetune_arguments(data: Path, output: Path, base: Path | str, *more: str) -
         *changes,
         *more,
     ]
+
+
+def load_benchmark(script: Path, patch: pytest.MonkeyPatch) -> ModuleType:
+    """A script of `benchmarks/` as a module, for as long as `patch` lasts."""
+    patch.syspath_prepend(str(script.parent))
+    specification = importlib.util.spec_from_file_location(f"{script.stem}_benchmark", script)
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    patch.setitem(sys.modules, specification.name, module)
+    specification.loader.exec_module(module)
+    return module

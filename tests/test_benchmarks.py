@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, load_benchmark
 from kosent.files import read_json
 
 SCRIPT = ROOT / "benchmarks" / "finetune.py"
@@ -20,13 +19,7 @@ SCRIPT = ROOT / "benchmarks" / "finetune.py"
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    specification = importlib.util.spec_from_file_location("finetune_benchmark", SCRIPT)
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, specification.name, module)
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark(SCRIPT, monkeypatch)
 
 
 def test_kosent_and_a_padded_loop_train_alike_and_are_measured(tiny_base: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, load_benchmark
 from kosent.files import read_json
 
 SCRIPT = ROOT / "benchmarks" / "finetune_gpu.py"
@@ -22,13 +22,7 @@ WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    specification = importlib.util.spec_from_file_location("finetune_gpu_benchmark", SCRIPT)
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, specification.name, module)
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark(SCRIPT, monkeypatch)
 
 
 def test_toy_size_measures_every_contender_that_is_installed(benchmark: ModuleType, tmp_path: Path) -> None:
