@@ -131,6 +131,9 @@ def peak_memory() -> float:
     """Most memory used so far, GB (10^9 bytes): the GPU's where there is one, else this process's resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, which on Linux begins with the memory of the process that started this one
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
