@@ -163,7 +163,7 @@ def call(command: Sequence[str], keep: Literal["stdout", "stderr"] | None = None
     output, errors = (writing if keep == name else None for name in ("stdout", "stderr"))
     sink = sys.stdout if keep == "stdout" else sys.stderr
     # a group of its own: Ctrl-C reaches it once, through us, and it can write a checkpoint
-    process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=_die_with_parent, process_group=0)
+    process = subprocess.Popen(command, stdout=output, stderr=errors, preexec_fn=die_with_parent, process_group=0)
     if keep:
         os.close(writing)
     try:
@@ -184,7 +184,7 @@ def call(command: Sequence[str], keep: Literal["stdout", "stderr"] | None = None
     return Ended(process.returncode, usage.ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6), said)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """A process must not go on writing when the command that started it was killed (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
