@@ -1,60 +1,136 @@
-"""Merges a run's adapter into its base and writes one GGUF file that llama.cpp reads.
+"""Merges a run's adapter into its base and writes one GGUF file that llama.cpp and Ollama read.
 
     kosent export run                              run/kosent-q8_0.gguf
+    kosent export run --quantization q4_k_m        a third of its size, by llama.cpp's own quantizer
     kosent export run --quantization f16 --output my.gguf
+    kosent export run --ollama kosent              and puts it into the running Ollama: then `ollama run kosent`
     kosent export run --base models/base           a run that was trained elsewhere: its base is in this folder here
 
-The merge is done tensor by tensor in float32. Afterwards: kosent verify run run/kosent-q8_0.gguf
+f32, f16, bf16 and q8_0 are written in one pass, a few rows at a time: no merged model is ever whole, in memory or on disk. The
+smaller types (q3_k_m to q6_k) go through an f16 file, which is removed. Beside the file lies a Modelfile for `ollama create`,
+with the template, system message and stops of training. Afterwards: kosent verify run run/kosent-q8_0.gguf --data data
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from pathlib import Path
 
 from kosent import extras
-from kosent.errors import UsageError
+from kosent.errors import KosentError, UsageError
+from kosent.files import atomic_path, write_text
 from kosent.progress import progress
 from kosent.run_directory import RunDirectory
 
-QUANTIZATIONS = ("f32", "f16", "q8_0")
+QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m")
+ONE_PASS = QUANTIZATIONS[:4]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", type=Path, metavar="RUN", help="run directory made by `kosent finetune`")
-    parser.add_argument("--quantization", default="q8_0", choices=QUANTIZATIONS, help="how matrices are stored (q8_0)")
-    parser.add_argument("--output", type=Path, metavar="FILE.gguf", help="where to (RUN/kosent-QUANTIZATION.gguf)")
+    parser.add_argument(
+        "--quantization", default="q8_0", choices=QUANTIZATIONS, metavar="TYPE", help=f"{', '.join(QUANTIZATIONS)} (q8_0)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.gguf", help="where to (RUN/kosent-TYPE.gguf)")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="where the base is now, when it has moved; remembered")
+    parser.add_argument("--merged", type=Path, metavar="FOLDER", help="also write the whole model as a Hugging Face folder")
+    parser.add_argument("--ollama", metavar="NAME", help="create the model NAME in the running Ollama and ask it one question")
+    parser.add_argument("--replace", action="store_true", help="with --ollama: even when Ollama has a model of that name")
 
 
 def run(args: argparse.Namespace) -> int:
-    extras.require("export", what="`kosent export`")
+    extras.require("export", *([] if args.quantization in ONE_PASS else ["embedded"]), what="`kosent export`")
     trained = RunDirectory.open(args.run_directory)
     target: Path = args.output or trained.path / f"kosent-{args.quantization}.gguf"
     if target.suffix != ".gguf":
         raise UsageError(f"--output must end in .gguf, not {target.name!r}.")
-    from kosent import hf
-    from kosent.export.gguf_writer import write_gguf
+    if args.merged and args.merged.exists() and (not args.merged.is_dir() or any(args.merged.iterdir())):
+        raise UsageError(f"--merged: {args.merged} is there already and not an empty folder.", hint="name a new folder")
+    from kosent.export.modelfile import ollama_settings
     from kosent.models import remember_export
 
-    hf.quiet()
-    if trained.weights is not None:
-        base = trained.weights
-    elif args.base:
-        trained = rebased(trained, args.base)
-        base = Path(trained.base)
-    else:
-        base = Path(hf.resolve_base(trained.base))
-        check_base(trained, base, hf.base_hashes(str(base)) if trained.facts["base"]["sha256"] else {})
-    with progress("exporting", 236) as advance:
-        write_gguf(
-            base, None if trained.weights else trained.adapter, target, quantization=args.quantization, template=trained.template,
-            layout=trained.layout, name="KoSent", advance=advance,
-        )  # fmt: skip
-        advance(236, "")
+    if args.ollama:
+        from kosent.export import ollama_upload
+
+        ollama_upload.check_ollama(args.ollama, replace=args.replace)
+    trained, base = base_of(trained, args.base)
+    settings = ollama_settings(trained.layout, trained.system_message, licence=licence_of(base))
+    modelfile = settings.modelfile(f"./{target.name}")
+    write(trained, base, target, args.quantization, args.merged)
+    write_text(target.with_suffix(".Modelfile"), modelfile)
     remember_export(target)
-    print(f"Wrote {target} ({target.stat().st_size / 1e6:.0f} MB). Next: kosent verify {trained.path} {target}")
+    print(f"Wrote {target} ({target.stat().st_size / 1e6:.0f} MB) and {target.with_suffix('.Modelfile').name}.")
+    if args.ollama:
+        reply = ollama_upload.create(target, args.ollama, settings)
+        print(f"Ollama has it as {args.ollama}. Asked {ollama_upload.QUESTION!r}, it answers: {reply.strip()}")
+        print(f"Next: ollama run {args.ollama}")
+    else:
+        print(f"Next: kosent verify {trained.path} {target} --data DIR")
     return 0
+
+
+def licence_of(base: Path) -> str:
+    """The text of the base's licence, as far as it lies beside it; else nothing."""
+    files = [base / name for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE.md")]
+    found = next((file for file in files if file.is_file()), None)
+    return found.read_text(encoding="utf-8", errors="replace") if found else ""
+
+
+def base_of(trained: RunDirectory, given: Path | None) -> tuple[RunDirectory, Path]:
+    """The run and the folder whose tensors are merged, checked against the hashes of training. Raises `KosentError`."""
+    from kosent import hf
+    from kosent.export.architectures import base_config
+
+    if trained.weights is not None:
+        return trained, trained.weights
+    if given:
+        trained = rebased(trained, given)
+        return trained, Path(trained.base)
+    base_config(Path(hf.resolve_base(trained.base, weights=False)))  # whether it can be exported, before gigabytes are fetched
+    base = Path(hf.resolve_base(trained.base))
+    check_base(trained, base, hf.base_hashes(str(base)) if trained.facts["base"]["sha256"] else {})
+    return trained, base
+
+
+def write(trained: RunDirectory, base: Path, target: Path, quantization: str, merged: Path | None = None) -> None:
+    """Writes `target`, whole or not at all, after the folder `merged` where one is asked for. Raises `KosentError`."""
+    from kosent.export.gguf_writer import Export
+    from kosent.export.merged import merged_nbytes, write_merged
+    from kosent.export.quantizer import SOURCE, quantize_file
+
+    adapter = None if trained.weights else trained.adapter
+    with Export(base, adapter, trained.template, trained.layout) as export, atomic_path(target) as temporary:
+        if merged:
+            check_space(merged, merged_nbytes(export))
+            with progress("merging MB", merged_nbytes(export) // 10**6) as advance:
+                write_merged(export, merged, advance)
+        if quantization in ONE_PASS:
+            check_space(target, export.nbytes(quantization))
+            with progress("exporting MB", export.nbytes(quantization) // 10**6) as advance:
+                export.write(temporary, quantization, advance)
+            return
+        check_space(target, export.nbytes(SOURCE) + export.nbytes("q8_0"))  # no smaller type is larger than q8_0
+        between = target.with_name(f".{target.name}.{SOURCE}.{os.getpid()}.tmp")  # swept like any temporary file of `target`
+        try:
+            with progress(f"{SOURCE} in MB", export.nbytes(SOURCE) // 10**6) as advance:
+                export.write(between, SOURCE, advance)
+            with progress(quantization, export.count) as advance:
+                quantize_file(between, temporary, quantization, lambda done, total: advance(done, ""))
+        finally:
+            between.unlink(missing_ok=True)
+
+
+def check_space(target: Path, needed: int) -> None:
+    """Raises `KosentError` when the disk has less than `needed` bytes free."""
+    folder = next(parent for parent in target.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise KosentError(
+            f"{target} needs {needed / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB free.",
+            hint="make room, or name another disk with --output; --quantization q8_0 needs half of f16",
+        )
 
 
 def rebased(trained: RunDirectory, folder: Path) -> RunDirectory:

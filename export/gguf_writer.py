@@ -1,136 +1,210 @@
-"""Merges a LoRA adapter into its base and writes GGUF, tensor by tensor; no merged model is ever whole in memory.
+"""Merges an adapter into its base and writes GGUF, a few rows at a time: no merged model is ever whole, in memory or on disk.
 
-    W' = W + (alpha / rank) * B @ A        Hu et al. 2021, LoRA, section 4.1; computed in float32
-
-Matrices are stored in the chosen type, norms in float32. The tokenizer metadata is the base's own, unchanged, with the run's chat
-template and its end-of-turn token added.
+Matrices are stored in the chosen type, vectors in float32. All is computed in float32 from the base's values. A few blocks of
+rows are in work at once, one a processor, and written in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
-import torch
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
-from gguf.quants import quantize
-from safetensors import safe_open
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf.quants import quant_shape_to_byte_shape, quantize
 
-from kosent.errors import ModelError
-from kosent.export.architectures import architecture_of
-from kosent.files import atomic_path, read_json
+from kosent.export.adapter import NOTHING, read_adapter
+from kosent.export.architectures import Architecture, add_common_metadata, architecture_of, base_config, row_order
+from kosent.export.checkpoint import Checkpoint
+from kosent.export.tokenizer import add_tokenizer
 from kosent.prompts import Layout
-from kosent.starter import GGUF_TOKENIZER
 
-QUANTIZATIONS = {
+TYPES = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
     "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
     "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
 }
+BLOCK = 2**22
+"""Values in one block of rows: 16 MiB in float32."""
+Advance = Callable[[int, str], None]
 
 
-def lora_deltas(adapter: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """`{base tensor name: (A [rank, in], B [out, rank], alpha / rank)}`. Raises `ModelError` for an adapter of another kind."""
-    config = read_json(adapter / "adapter_config.json")
-    unknown = [key for key in ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern") if config.get(key)]
-    if config["peft_type"] != "LORA" or unknown:
-        raise ModelError(
-            f"{adapter}: only plain LoRA can be merged yet; this one has {', '.join(unknown) or config['peft_type']}."
-        )
-    scale = config["lora_alpha"] / config["r"]
-    deltas = {}
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-            if key.endswith(".lora_A.weight"):
-                name = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-                b = file.get_tensor(key.replace(".lora_A.", ".lora_B."))
-                deltas[f"{name}.weight"] = (file.get_tensor(key).float(), b.float(), scale)
-    return deltas
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of the file."""
+
+    name: str
+    source: str
+    """Its name in the base; empty where it follows from the config."""
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    heads: int = 0
+    """By how many heads its rows are reordered; 0: not at all."""
+    offset: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        if self.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+            return int(np.prod(self.shape)) * (4 if self.kind == GGMLQuantizationType.F32 else 2)
+        return int(np.prod(quant_shape_to_byte_shape(self.shape, self.kind)))
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Ranges of rows of about `BLOCK` values, of whole heads where heads are reordered."""
+        rows, width = self.shape[0], int(np.prod(self.shape[1:]))
+        unit = rows // self.heads if self.heads else 1
+        step = max(1, BLOCK // (unit * width)) * unit
+        for start in range(0, rows, step):
+            yield start, min(start + step, rows)
 
 
-def write_gguf(
-    base: Path,
-    adapter: Path | None,
-    target: Path,
-    *,
-    quantization: str,
-    template: str,
-    layout: Layout,
-    name: str,
-    advance: Callable[[int, str], None] = lambda done, note: None,
-) -> None:
-    """Writes `base`, with `adapter` merged where there is one, into `target`. `advance(done, note)` counts tensors.
+class Export:
+    """What was trained, ready to be written: `with Export(base, adapter, template, layout) as export: export.write(path, "f16")`.
 
-    Raises `ModelError` when the base is of an unknown kind, lacks a file, or has no place for the adapter.
+    `adapter` is None where `base` holds all that was trained. Raises `ModelError` when base and adapter do not fit, a file lacks
+    or is damaged, or llama.cpp does not know the kind.
     """
-    config = read_json(base / "config.json")
-    architecture = architecture_of(config)
-    kind, file_type = QUANTIZATIONS[quantization]
-    deltas = lora_deltas(adapter) if adapter else {}
-    shards = sorted(base.glob("*.safetensors"))
-    if not shards:
-        raise ModelError(f"{base} holds no safetensors.")
-    with atomic_path(target) as temporary:
-        writer = GGUFWriter(temporary, architecture.name)
-        writer.add_name(name)
-        writer.add_file_type(file_type)
-        writer.add_quantization_version(2)
-        for key, value in architecture.metadata(config).items():
-            writer.add_key_value(f"{architecture.name}.{key}", value, _value_type(value))
-        add_tokenizer(writer, base, template, layout)
-        done = 0
-        for shard in shards:
-            with safe_open(shard, framework="pt") as file:
-                for tensor_name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    advance(done, "")
-                    tensor = file.get_tensor(tensor_name).float()
-                    if tensor_name in deltas:
-                        a, b, scale = deltas.pop(tensor_name)
-                        tensor += scale * (b @ a)
-                    _add(writer, architecture.gguf_name(tensor_name), tensor, kind, architecture.norm_offset)
-                    done += 1
-        if deltas:
-            raise ModelError(f"The adapter changes tensors that {base} does not have: {', '.join(sorted(deltas)[:5])}.")
-        advance(done, "writing")
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+
+    def __init__(self, base: Path, adapter: Path | None, template: str, layout: Layout) -> None:
+        self.config = base_config(base)
+        self.architecture: Architecture = architecture_of(self.config)
+        self.adapter = read_adapter(adapter) if adapter else NOTHING
+        self.base = Checkpoint(base)
+        self.template, self.layout = template, layout
+        self.extra = self.architecture.extra_tensors(self.config)
+
+    def __enter__(self) -> Export:
+        with ExitStack() as stack:
+            stack.enter_context(self.base)
+            self.adapter.check(self._base_shapes, str(self.base.folder))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.close()
+
+    @property
+    def _base_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self.base.tensors.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the trained model's tensors, by their Hugging Face names."""
+        return self._base_shapes | {name: tuple(tensor.shape) for name, tensor in self.adapter.replaced.items()}
+
+    @property
+    def count(self) -> int:
+        return len(self.tensors("f16"))
+
+    def nbytes(self, quantization: str) -> int:
+        """Size of the tensors in one of `TYPES`; the rest of the file is a few MB."""
+        return sum(stored.nbytes for stored in self.tensors(quantization))
+
+    def tensors(self, quantization: str) -> list[Stored]:
+        """In the order of the base's files, what follows from the config first."""
+        kind, _ = TYPES[quantization]
+        namer = self.architecture.namer(self.config)
+        found = [Stored(name, "", values.shape, GGMLQuantizationType.F32) for name, values in self.extra.items()]
+        for source, shape in self.shapes.items():
+            dropped = source in self.architecture.dropped and source not in self.adapter.replaced
+            if dropped or source.endswith(".rotary_emb.inv_freq"):
+                continue
+            offset = self.architecture.norm_offset if source.endswith("norm.weight") else 0.0
+            heads = self.architecture.heads_of(source, self.config)
+            found.append(Stored(namer(source), source, shape, _stored_kind(shape, kind), heads, offset))
+        return found
+
+    def rows(self, stored: Stored, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) as they are written."""
+        values = self.merged(stored.source, start, stop) if stored.source else self.extra[stored.name][start:stop]
+        if stored.offset:
+            values = values + np.float32(stored.offset)
+        if stored.heads:
+            size = stored.shape[0] // stored.heads
+            values = values[row_order(stop - start, (stop - start) // size)]
+        return np.ascontiguousarray(quantize(values, stored.kind))
+
+    def merged(self, source: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of the trained model's tensor, float32, in Hugging Face's order."""
+        if source in self.adapter.replaced:
+            return self.adapter.replaced[source][start:stop]
+        values = self.base.tensors[source].rows(start, stop)
+        delta = self.adapter.deltas.get(source)
+        return delta.apply(values, start) if delta else values
+
+    def write(self, path: Path, quantization: str, advance: Advance = lambda done, note: None) -> None:
+        """Writes the file, in one of `TYPES`; `advance(done, tensor)` is told how many MB (10^6 bytes) are done."""
+        tensors = self.tensors(quantization)
+        writer = GGUFWriter(path, self.architecture.name)
+        self._add_metadata(writer, quantization)
+        for stored in tensors:
+            writer.add_tensor_info(stored.name, stored.shape, np.dtype(np.float32), stored.nbytes, raw_dtype=stored.kind)
+        writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
+        try:
+            _write(writer, path, self, tensors, advance)
+        finally:
+            writer.close()
+
+    def _add_metadata(self, writer: GGUFWriter, quantization: str) -> None:
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name("KoSent")
+        add_common_metadata(writer, self.config)
+        self.architecture.add_metadata(writer, self.config)
+        writer.add_file_type(TYPES[quantization][1])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        tokens = add_tokenizer(writer, self.base.folder, self.config["vocab_size"])
+        writer.add_eot_token_id(tokens.index(self.layout.end_of_turn))
+        writer.add_chat_template(self.template)
 
 
-def _add(writer: GGUFWriter, name: str, tensor: torch.Tensor, kind: GGMLQuantizationType, norm_offset: float) -> None:
-    if tensor.ndim == 1:
-        writer.add_tensor(name, (tensor + norm_offset).numpy(), raw_dtype=GGMLQuantizationType.F32)
-        return
-    values = tensor.numpy()
-    stored = kind if kind != GGMLQuantizationType.Q8_0 or values.shape[-1] % 32 == 0 else GGMLQuantizationType.F16
-    writer.add_tensor(name, np.ascontiguousarray(quantize(values, stored)), raw_dtype=stored)
+def _stored_kind(shape: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:
+    if len(shape) == 1:
+        return GGMLQuantizationType.F32
+    block = gguf.GGML_QUANT_SIZES[kind][0]
+    return kind if shape[-1] % block == 0 else GGMLQuantizationType.F16  # as llama.cpp's converter does
 
 
-def _value_type(value: Any) -> GGUFValueType:
-    return GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.UINT32
+def _write(writer: GGUFWriter, path: Path, export: Export, tensors: list[Stored], advance: Advance) -> None:
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    files: Any = writer.fout
+    file = files[0]
+    writer.write_padding(file, file.tell())
+    began = file.tell()
+    for stored, array in _in_order(export, tensors):
+        if array is None:
+            writer.write_padding(file, stored.nbytes)
+        else:
+            file.write(array.data.cast("B"))
+            advance((file.tell() - began) // 10**6, stored.name)
 
 
-def add_tokenizer(writer: GGUFWriter, base: Path, template: str, layout: Layout) -> None:
-    """Copies the base's tokenizer metadata and adds the chat template and the end-of-turn token."""
-    file = base / GGUF_TOKENIZER
-    if not file.is_file():
-        raise ModelError(
-            f"{base} carries no {GGUF_TOKENIZER}; only bases made by KoSent can be exported yet.", hint="kosent models starter"
-        )
-    metadata = read_json(file)
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    writer.add_tokenizer_model(metadata["tokenizer.ggml.model"])
-    writer.add_tokenizer_pre(metadata["tokenizer.ggml.pre"])
-    writer.add_token_list(tokens)
-    writer.add_token_scores(metadata["tokenizer.ggml.scores"])
-    writer.add_token_types(metadata["tokenizer.ggml.token_type"])
-    for key, value in metadata.items():
-        if key.endswith("_token_id"):
-            writer.add_uint32(key, value)
-        elif isinstance(value, bool):
-            writer.add_bool(key, value)
-    writer.add_eot_token_id(tokens.index(layout.end_of_turn))
-    writer.add_chat_template(template)
+def _in_order(export: Export, tensors: list[Stored]) -> Iterator[tuple[Stored, np.ndarray | None]]:
+    """The blocks of all tensors as arrays, and None at the end of each tensor; as many in work as there are processors."""
+    workers = min(8, os.cpu_count() or 1)
+    waiting: deque[tuple[Stored, Future[np.ndarray] | None]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for stored in tensors:
+                for start, stop in stored.blocks():
+                    waiting.append((stored, pool.submit(export.rows, stored, start, stop)))
+                    while len(waiting) > 2 * workers:
+                        yield _taken(waiting)
+                waiting.append((stored, None))
+            while waiting:
+                yield _taken(waiting)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _taken(waiting: deque[tuple[Stored, Future[np.ndarray] | None]]) -> tuple[Stored, np.ndarray | None]:
+    stored, future = waiting.popleft()
+    return stored, future.result() if future else None

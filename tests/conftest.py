@@ -10,8 +10,11 @@ import csv
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,6 +76,14 @@ def tiny_base(starter_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.fixture(scope="session")
+def smollm2_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SmolLM2 135M Instruct."""
+    from bases import smollm2
+
+    return smollm2(tmp_path_factory.mktemp("smollm2") / "base")
+
+
 @pytest.fixture
 def tiny_home(home: Path, tiny_base: Path) -> Path:
     """A KOSENT_HOME whose starter base is the tiny one."""
@@ -124,3 +135,40 @@ def kosent() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload, no-any-return]
 
     return call
+
+
+@pytest.fixture(scope="session")
+def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Ollama on a free port with SmolLM2 135M as the model `smol`; yields its address."""
+    from bases import smollm2_gguf
+
+    program = os.environ.get("KOSENT_TEST_OLLAMA") or shutil.which("ollama")
+    if program is None:
+        pytest.skip("no Ollama: set KOSENT_TEST_OLLAMA or put `ollama` on PATH")
+    folder = tmp_path_factory.mktemp("ollama")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = os.environ | {"OLLAMA_HOST": address, "OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)}
+    server = subprocess.Popen([program, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://{address}/api/version", timeout=1).read()
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.2)
+        (folder / "Modelfile").write_text(
+            f"FROM {smollm2_gguf()}\n"
+            'TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}'
+            '<|im_start|>assistant\n"""\n'
+            'PARAMETER stop "<|im_end|>"\n',
+            encoding="utf-8",
+        )
+        command = [program, "create", "smol", "-f", str(folder / "Modelfile")]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)

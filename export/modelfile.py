@@ -1,0 +1,73 @@
+"""What Ollama must be told so that it says what was trained: template, system message, stops, sampling.
+
+The template is Go's, and renders what the run's Jinja template renders, but for the beginning-of-sequence token, which Ollama
+adds by itself. `repeat_penalty` is written out, because Ollama's own, 1.1, changes even greedy text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kosent.errors import UsageError
+from kosent.prompts import Layout
+
+GO_TEMPLATES = {
+    "gemma": """{{- $system := "" }}{{ $first := true -}}
+{{ range .Messages }}{{ if eq .Role "system" }}{{ $system = .Content }}{{ else -}}
+<start_of_turn>{{ if eq .Role "assistant" }}model{{ else }}user{{ end }}
+{{ if and $first $system }}{{ $system }}
+
+{{ end }}{{ $first = false }}{{ .Content }}<end_of_turn>
+{{ end }}{{ end }}<start_of_turn>model
+""",
+    "llama3": """{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>
+
+{{ .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>
+
+""",
+    "chatml": """{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+""",
+}
+STOPS = {
+    "gemma": ("<end_of_turn>", "<start_of_turn>"),
+    "llama3": ("<|eot_id|>", "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>"),
+    "chatml": ("<|im_end|>", "<|im_start|>"),
+}
+
+
+@dataclass(frozen=True)
+class OllamaSettings:
+    template: str
+    system: str
+    parameters: dict[str, Any]
+    licence: str = ""
+
+    def modelfile(self, source: str) -> str:
+        """The text of a Modelfile whose weights are the file `source`. Raises `UsageError` for a text that it cannot hold."""
+        lines = [f"FROM {source}", f'TEMPLATE """{self.template}"""']
+        if '"""' in self.system + self.licence:
+            raise UsageError(
+                'A Modelfile cannot hold a system message or licence with """ in it.', hint="change the system message"
+            )
+        if self.system:
+            lines.append(f'SYSTEM """{self.system}"""')
+        for name, value in self.parameters.items():
+            lines += [f"PARAMETER {name} {_quoted(one)}" for one in (value if isinstance(value, list) else [value])]
+        if self.licence:
+            lines.append(f'LICENSE """{self.licence}"""')
+        return "\n".join(lines) + "\n"
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def ollama_settings(layout: Layout, system: str, *, context: int = 2048, licence: str = "") -> OllamaSettings:
+    """`context` in tokens. Temperature and top_p are those of `kosent chat`."""
+    parameters = {
+        "stop": list(STOPS[layout.name]), "num_ctx": context, "temperature": 0.7, "top_p": 0.9, "repeat_penalty": 1.0,
+    }  # fmt: skip
+    return OllamaSettings(GO_TEMPLATES[layout.name], system, parameters, licence)

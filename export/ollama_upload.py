@@ -1,0 +1,104 @@
+"""Puts an exported file into a running Ollama and asks it one question.
+
+The file is sent as a blob named by its hash: what Ollama has already is not sent again, and a broken connection is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from ollama import Client, ResponseError
+
+from kosent.errors import BackendError, UsageError
+from kosent.export.modelfile import OllamaSettings
+from kosent.files import sha256
+from kosent.models import ollama_models, ollama_url
+from kosent.progress import Advance, progress
+
+OLDEST = (0, 5, 5)
+"""The first Ollama whose `create` takes uploaded files."""
+TRIES = 3
+CHUNK = 2**20
+QUESTION = "오늘 하루가 너무 길게 느껴졌어."
+
+
+def check_ollama(name: str, *, replace: bool) -> None:
+    """Raises `BackendError` when no Ollama answers or it is too old, `UsageError` when it has `name` already."""
+    taken = ollama_models()
+    with _explained():
+        version = httpx.get(f"{ollama_url()}/api/version", trust_env=False, timeout=10).json()["version"]
+    numbers = tuple(int(part) for part in version.split("-")[0].split("+")[0].split("."))
+    if numbers < OLDEST:
+        least = ".".join(map(str, OLDEST))
+        raise BackendError(
+            f"The Ollama at {ollama_url()} is {version}; {least} or newer is needed.", hint="https://ollama.com/download"
+        )
+    if _full(name) in taken and not replace:
+        raise UsageError(
+            f"Ollama has a model {name!r} already.", hint=f"another --ollama NAME, or --replace, or: ollama rm {name}"
+        )
+
+
+def _full(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
+
+
+def create(file: Path, name: str, settings: OllamaSettings) -> str:
+    """Uploads `file`, creates the model `name` from it and returns its reply to one question. Raises `BackendError`."""
+    digest = f"sha256:{sha256(file)}"
+    with progress("uploading MB", file.stat().st_size // 10**6 + 1) as advance:
+        upload(file, digest, advance)
+    client = Client(host=ollama_url(), trust_env=False, timeout=600)
+    with _explained():
+        client.create(
+            name, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
+            license=settings.licence or None,
+        )  # fmt: skip
+        answer = client.chat(
+            name, messages=[{"role": "user", "content": QUESTION}], options={"temperature": 0, "num_predict": 64}
+        )
+    return str(answer.message.content)
+
+
+def upload(file: Path, digest: str, advance: Advance) -> None:
+    """Sends `file` unless Ollama has it, up to `TRIES` times. Raises `BackendError`."""
+    address = f"{ollama_url()}/api/blobs/{digest}"
+    size = file.stat().st_size
+    for attempt in range(1, TRIES + 1):
+        try:
+            with httpx.Client(trust_env=False, timeout=httpx.Timeout(30, read=600)) as client:
+                if client.head(address).status_code != 200:
+                    client.post(address, content=_pieces(file, advance), headers={"Content-Length": str(size)}).raise_for_status()
+            advance(size // 10**6 + 1, "")
+            return
+        except httpx.HTTPError as error:
+            if attempt == TRIES:
+                raise BackendError(
+                    f"The upload to Ollama at {ollama_url()} broke {TRIES} times: {error}",
+                    hint="ollama serve, then the same command",
+                ) from error
+            advance(0, f"connection lost, trying again ({attempt + 1} of {TRIES})")
+            time.sleep(attempt)
+
+
+def _pieces(file: Path, advance: Advance) -> Iterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(CHUNK):
+            yield piece
+            advance(opened.tell() // 10**6, "")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, ConnectionError) as error:
+        raise BackendError(f"The connection to Ollama at {ollama_url()} broke: {error}", hint="ollama serve") from error
+    except ResponseError as error:
+        raise BackendError(
+            f"Ollama could not make the model: {error.error}", hint="ollama --version     (newer is better)"
+        ) from error
