@@ -1,7 +1,7 @@
 """Merges a run's adapter into its base and writes one GGUF file that llama.cpp and Ollama read.
 
     kosent export run                              run/kosent-q8_0.gguf
-    kosent export run --quantization q4_k_m        a third of its size, by llama.cpp's own quantizer
+    kosent export run --quantization q4_k_m        little more than half of that, by llama.cpp's own quantizer
     kosent export run --quantization f16 --output my.gguf
     kosent export run --ollama kosent              and puts it into the running Ollama: then `ollama run kosent`
     kosent export run --base models/base           a run that was trained elsewhere: its base is in this folder here
