@@ -183,20 +183,23 @@ def test_what_does_not_fit_is_refused_with_what_would(
 
 
 @pytest.mark.parametrize(
-    "changes", [["precision=float32"], ["precision=float32", "training.gradient_checkpointing=true"]], ids=["lora", "again"]
+    ("base", "changes"),
+    [("starter_base", []), ("starter_base", ["training.gradient_checkpointing=true"]), ("smollm2_base", [])],
+    ids=["lora", "again", "smollm2"],
 )
 def test_the_estimated_memory_is_what_training_takes(
-    changes: list[str], starter_base: Path, small_data: Path, tmp_path: Path, home: Path
+    base: str, changes: list[str], small_data: Path, tmp_path: Path, home: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Within a fifth, on the real base."""
+    """Within a fifth, on real bases."""
+    folder: Path = request.getfixturevalue(base)
     data = tmp_path / "data"
     shutil.copytree(small_data, data)
     for split, count in (("train", 16), ("validation", 1)):
         lines = (small_data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     run = tmp_path / "run"
-    more = changed("training.epochs=1", *changes)
-    command = [sys.executable, "-m", "kosent", *finetune_arguments(data, run, starter_base), *more]
+    more = changed("training.epochs=1", "precision=float32", *changes)
+    command = [sys.executable, "-m", "kosent", *finetune_arguments(data, run, folder), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = float(re.search(r"Memory: about ([\d.]+) GB", done.stderr).group(1))  # type: ignore[union-attr]
