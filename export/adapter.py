@@ -17,18 +17,22 @@ from pathlib import Path
 import numpy as np
 
 from kosent.errors import ModelError
-from kosent.export.checkpoint import tensors_of
+from kosent.export.checkpoint import readable, tensors_of
 from kosent.files import read_json
 
 UNKNOWN = (
     "rank_pattern",
     "alpha_pattern",
     "trainable_token_indices",
+    "fan_in_fan_out",
+    "use_qalora",
     "alora_invocation_tokens",
     "target_parameters",
     "lora_bias",
 )
 """Settings of PEFT that change the merge in ways that are not written here."""
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Ways to begin that subtract the adapter from the base, which is then another one."""
 PREFIX = "base_model.model."
 
 
@@ -64,6 +68,8 @@ class Adapter:
     deltas: dict[str, Delta]
     replaced: dict[str, np.ndarray]
     """Tensors that were trained whole."""
+    keeps_ties: bool = False
+    """Whether a head that is the embedding stayed so when the embedding was trained."""
 
     def check(self, shapes: dict[str, tuple[int, ...]], where: str) -> None:
         """Raises `ModelError` unless the base, whose tensors have `shapes`, has a place for everything in the adapter."""
@@ -87,15 +93,23 @@ NOTHING = Adapter({}, {})
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Raises `ModelError` for an adapter of another kind, or one that is damaged."""
+    """Raises `ModelError` for an adapter of another kind, or one that is damaged or lacks a file."""
+    with readable(folder):
+        return _read_adapter(folder)
+
+
+def _read_adapter(folder: Path) -> Adapter:
     config = read_json(folder / "adapter_config.json")
     unknown = [key for key in UNKNOWN if config.get(key)]
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+        unknown.append(f"init_lora_weights={start}")
     if config["peft_type"] != "LORA" or unknown or config.get("bias", "none") != "none":
         what = ", ".join(unknown) or (config["peft_type"] if config["peft_type"] != "LORA" else "trained biases")
         raise ModelError(f"{folder}: LoRA, rsLoRA and DoRA can be merged; this adapter has {what}.")
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     tensors = _tensors(folder / "adapter_model.safetensors")
-    deltas, replaced = {}, {}
+    deltas = {}
     for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
         name = key.removesuffix(".lora_A.weight")
         magnitude = tensors.pop(f"{name}.lora_magnitude_vector", None)
@@ -104,7 +118,7 @@ def read_adapter(folder: Path) -> Adapter:
     replaced = {name.replace(".modules_to_save.", "."): tensor for name, tensor in tensors.items()}
     if strange := [name for name in replaced if ".lora_" in name]:
         raise ModelError(f"{folder}: the adapter has tensors of a kind that cannot be merged: {', '.join(strange[:3])}.")
-    return Adapter(deltas, replaced)
+    return Adapter(deltas, replaced, bool(config.get("ensure_weight_tying")))
 
 
 def _tensors(file: Path) -> dict[str, np.ndarray]:

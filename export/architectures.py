@@ -16,6 +16,7 @@ import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, get_tensor_name_map
 
 from kosent.errors import ModelError
+from kosent.export.checkpoint import readable
 from kosent.files import read_json
 
 Config = dict[str, Any]
@@ -42,8 +43,8 @@ class Architecture:
     """Whether a config without `head_dim` means hidden size / heads, and the file says so."""
     norm_offset: float = 0.0
     """Added to every norm weight when written: llama.cpp multiplies by the stored value, Gemma by 1 + weight."""
-    dropped: tuple[str, ...] = ()
-    """Tensors that llama.cpp does not read."""
+    tied: bool = False
+    """Whether the head is the embedding when a config does not say."""
     heads_of: Callable[[str, Config], int] = lambda name, config: 0
     """Number of heads by which the rows of a tensor are reordered (see `row_order`); 0: rows stay where they are."""
     extra_tensors: Callable[[Config], dict[str, np.ndarray]] = lambda config: {}
@@ -74,16 +75,15 @@ def base_config(base: Path) -> Config:
 
     Raises `ModelError` when it is not there, is damaged, lacks a size, or names a kind that cannot be exported.
     """
-    try:
+    with readable(base / "config.json"):
         config: Config = read_json(base / "config.json")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{base} has no config.json that can be read: {error}", hint="fetch the base again") from error
-    architecture = architecture_of(config)
-    if missing := [key for key in NEEDED if key not in config]:
+        architecture = architecture_of(config)
+    if missing := [key for key in NEEDED if config.get(key) is None]:
         raise ModelError(f"{base / 'config.json'} does not say {', '.join(missing)}.", hint="fetch the base again")
     config["num_key_value_heads"] = config.get("num_key_value_heads") or config["num_attention_heads"]
     if architecture.head_size_follows and config.get("head_dim") is None:
         config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
+    config.setdefault("tie_word_embeddings", architecture.tied)
     if not config.get("rope_parameters"):
         config["rope_parameters"] = _rope_parameters(config)
     return config

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from kosent.errors import ModelError
-from kosent.files import read_json
+from kosent import hub
+from kosent.errors import KosentError, ModelError
 
 INDEX = "model.safetensors.index.json"
 BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -37,11 +39,35 @@ class Tensor:
         """Rows [start, stop), or that part of a vector, as float32 that may be changed."""
         width = int(np.prod(self.shape[1:]))
         size = BYTES[self.dtype] * width
-        data = os.pread(self.descriptor, (stop - start) * size, self.start + start * size)
+        data = _read(self.descriptor, (stop - start) * size, self.start + start * size)
         shape = (stop - start, *self.shape[1:])
         if self.dtype == "BF16":
             return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
         return np.frombuffer(data, np.float16 if self.dtype == "F16" else np.float32).astype(np.float32).reshape(shape)
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytearray:
+    """Linux reads at most 2 GiB at a time. Raises `ModelError` where the file ends before."""
+    data = bytearray(size)
+    done = 0
+    while done < size:
+        count = os.preadv(descriptor, [memoryview(data)[done:]], offset + done)
+        if not count:
+            raise ModelError("A file of the base or the adapter became shorter while it was read.", hint="the same command again")
+        done += count
+    return data
+
+
+@contextmanager
+def readable(what: object) -> Iterator[None]:
+    """Makes a `ModelError` of what reading a damaged or unexpected file raises."""
+    try:
+        yield
+    except KosentError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise ModelError(f"{what} cannot be used: {reason}", hint="fetch or copy it again, then the same command") from error
 
 
 def tensors_of(file: Path, descriptor: int) -> dict[str, Tensor]:
@@ -102,16 +128,15 @@ class Checkpoint:
             os.close(self._descriptors.pop())
 
     def _files(self) -> list[Path]:
-        index = self.folder / INDEX
-        if index.is_file():
-            files = sorted({self.folder / name for name in read_json(index)["weight_map"].values()})
-            if missing := [file.name for file in files if not file.is_file()]:
-                raise ModelError(
-                    f"{self.folder} lacks {len(missing)} of its {len(files)} shards: {', '.join(missing)}.",
-                    hint="fetch the base again, then the same command",
-                )
-            return files
-        files = sorted(self.folder.glob("*.safetensors"))
-        if not files:
-            raise ModelError(f"{self.folder} holds no safetensors.", hint="name a folder with model.safetensors as the base")
+        """The files that were hashed and trained on."""
+        with readable(self.folder):
+            files = hub.weight_files(self.folder)
+        missing = [file.name for file in files if not file.is_file()]
+        if missing and len(files) == 1:
+            raise ModelError(f"{self.folder} holds no {missing[0]}.", hint="name a folder with safetensors as the base")
+        if missing:
+            raise ModelError(
+                f"{self.folder} lacks {len(missing)} of its {len(files)} shards: {', '.join(missing)}.",
+                hint="fetch the base again, then the same command",
+            )
         return files

@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     target: Path = args.output or trained.path / f"kosent-{args.quantization}.gguf"
     if target.suffix != ".gguf":
         raise UsageError(f"--output must end in .gguf, not {target.name!r}.")
+    if target.is_dir():
+        raise UsageError(f"--output: {target} is a folder.", hint="name a file")
     if args.merged and args.merged.exists() and (not args.merged.is_dir() or any(args.merged.iterdir())):
         raise UsageError(f"--merged: {args.merged} is there already and not an empty folder.", hint="name a new folder")
     from kosent.export.modelfile import ollama_settings
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     settings = ollama_settings(trained.layout, trained.system_message, licence=licence_of(base))
     modelfile = settings.modelfile(f"./{target.name}")
     write(trained, base, target, args.quantization, args.merged)
-    write_text(target.with_suffix(".Modelfile"), modelfile)
+    write_modelfile(target.with_suffix(".Modelfile"), modelfile)
     remember_export(target)
     print(f"Wrote {target} ({target.stat().st_size / 1e6:.0f} MB) and {target.with_suffix('.Modelfile').name}.")
     if args.ollama:
@@ -69,6 +71,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"Next: kosent verify {trained.path} {target} --data DIR")
     return 0
+
+
+def write_modelfile(file: Path, text: str) -> None:
+    """Keeps one that says something else, which somebody may have changed by hand, as `FILE.old`."""
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
+        old = file.with_name(f"{file.name}.old")
+        file.replace(old)
+        print(f"The Modelfile that was there is {old.name} now.")
+    write_text(file, text)
 
 
 def licence_of(base: Path) -> str:
@@ -103,7 +114,8 @@ def write(trained: RunDirectory, base: Path, target: Path, quantization: str, me
     adapter = None if trained.weights else trained.adapter
     with Export(base, adapter, trained.template, trained.layout) as export, atomic_path(target) as temporary:
         if merged:
-            check_space(merged, merged_nbytes(export))
+            export.check()
+            check_space(target, export.nbytes(SOURCE if quantization not in ONE_PASS else quantization) + merged_nbytes(export))
             with progress("merging MB", merged_nbytes(export) // 10**6) as advance:
                 write_merged(export, merged, advance)
         if quantization in ONE_PASS:

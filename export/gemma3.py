@@ -11,7 +11,4 @@ def _add_metadata(writer: GGUFWriter, config: Config) -> None:
     writer.add_sliding_window(config["sliding_window"])
 
 
-# the head is the embedding, which llama.cpp knows; some tools write it twice
-ARCHITECTURES = {
-    "gemma3_text": Architecture(MODEL_ARCH.GEMMA3, norm_offset=1.0, dropped=("lm_head.weight",), add_metadata=_add_metadata)
-}
+ARCHITECTURES = {"gemma3_text": Architecture(MODEL_ARCH.GEMMA3, tied=True, norm_offset=1.0, add_metadata=_add_metadata)}

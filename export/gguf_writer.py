@@ -20,9 +20,10 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
+from kosent.errors import ModelError
 from kosent.export.adapter import NOTHING, read_adapter
 from kosent.export.architectures import Architecture, add_common_metadata, architecture_of, base_config, row_order
-from kosent.export.checkpoint import Checkpoint
+from kosent.export.checkpoint import Checkpoint, readable
 from kosent.export.tokenizer import add_tokenizer
 from kosent.prompts import Layout
 
@@ -34,6 +35,8 @@ TYPES = {
 }
 BLOCK = 2**22
 """Values in one block of rows: 16 MiB in float32."""
+F16_LARGEST = 65504.0
+ADD_BOS = "tokenizer.ggml.add_bos_token"
 Advance = Callable[[int, str], None]
 
 
@@ -84,6 +87,7 @@ class Export:
         with ExitStack() as stack:
             stack.enter_context(self.base)
             self.adapter.check(self._base_shapes, str(self.base.folder))
+            self._check_head()
             self._stack = stack.pop_all()
         return self
 
@@ -92,7 +96,17 @@ class Export:
 
     @property
     def _base_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tensor.shape for name, tensor in self.base.tensors.items()}
+        unread = [".rotary_emb.inv_freq", *(["lm_head.weight"] if self.config["tie_word_embeddings"] else [])]
+        return {name: tensor.shape for name, tensor in self.base.tensors.items() if not name.endswith(tuple(unread))}
+
+    def _check_head(self) -> None:
+        replaced = self.adapter.replaced.keys()
+        trained = any(name.endswith("embed_tokens.weight") for name in replaced) and "lm_head.weight" not in replaced
+        if trained and self.config["tie_word_embeddings"] and not self.adapter.keeps_ties:
+            raise ModelError(
+                "The adapter trained a copy of the embedding and left the head, which is the same matrix in the base, as it was.",
+                hint="train again with lm_head in modules_to_save, or with ensure_weight_tying",
+            )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -113,9 +127,6 @@ class Export:
         namer = self.architecture.namer(self.config)
         found = [Stored(name, "", values.shape, GGMLQuantizationType.F32) for name, values in self.extra.items()]
         for source, shape in self.shapes.items():
-            dropped = source in self.architecture.dropped and source not in self.adapter.replaced
-            if dropped or source.endswith(".rotary_emb.inv_freq"):
-                continue
             offset = self.architecture.norm_offset if source.endswith("norm.weight") else 0.0
             heads = self.architecture.heads_of(source, self.config)
             found.append(Stored(namer(source), source, shape, _stored_kind(shape, kind), heads, offset))
@@ -126,6 +137,11 @@ class Export:
         values = self.merged(stored.source, start, stop) if stored.source else self.extra[stored.name][start:stop]
         if stored.offset:
             values = values + np.float32(stored.offset)
+        if not np.isfinite(values).all() or (stored.kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_LARGEST):
+            raise ModelError(
+                f"{stored.source} has a value that is infinite, not a number, or too large for {stored.kind.name.lower()}.",
+                hint="look at the losses of the run (metrics.jsonl); for a value that is too large, --quantization bf16",
+            )
         if stored.heads:
             size = stored.shape[0] // stored.heads
             values = values[row_order(stop - start, (stop - start) // size)]
@@ -137,7 +153,8 @@ class Export:
             return self.adapter.replaced[source][start:stop]
         values = self.base.tensors[source].rows(start, stop)
         delta = self.adapter.deltas.get(source)
-        return delta.apply(values, start) if delta else values
+        with np.errstate(all="ignore"):  # what is no number is refused when it is written
+            return delta.apply(values, start) if delta else values
 
     def write(self, path: Path, quantization: str, advance: Advance = lambda done, note: None) -> None:
         """Writes the file, in one of `TYPES`; `advance(done, tensor)` is told how many MB (10^6 bytes) are done."""
@@ -152,7 +169,16 @@ class Export:
         finally:
             writer.close()
 
+    def check(self) -> None:
+        """Raises `ModelError` for what `write` would find only after other work."""
+        self.tensors("f16")
+        self._add_metadata(GGUFWriter(None, self.architecture.name), "f16")
+
     def _add_metadata(self, writer: GGUFWriter, quantization: str) -> None:
+        with readable(self.base.folder):
+            self._add_metadata_to(writer, quantization)
+
+    def _add_metadata_to(self, writer: GGUFWriter, quantization: str) -> None:
         writer.add_type(gguf.GGUFType.MODEL)
         writer.add_name("KoSent")
         add_common_metadata(writer, self.config)
@@ -160,8 +186,16 @@ class Export:
         writer.add_file_type(TYPES[quantization][1])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         tokens = add_tokenizer(writer, self.base.folder, self.config["vocab_size"])
+        if self.layout.end_of_turn not in tokens:
+            raise ModelError(
+                f"The tokenizer in {self.base.folder} has no {self.layout.end_of_turn}, which ends every reply of this run.",
+                hint="fetch the base again, with tokenizer.json",
+            )
         writer.add_eot_token_id(tokens.index(self.layout.end_of_turn))
         writer.add_chat_template(self.template)
+        # what a template does not write must not be added by a server either, whatever the tokenizer's habit
+        writer.kv_data[0].pop(ADD_BOS, None)
+        writer.add_add_bos_token("bos_token" in self.template)
 
 
 def _stored_kind(shape: tuple[int, ...], kind: GGMLQuantizationType) -> GGMLQuantizationType:

@@ -48,15 +48,9 @@ FACTORS = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 """Defaults of Llama 3.1."""
 
 
-SMOLLM_VOCABULARY = 49152
-"""SmolLM's prompts begin with a turn, not with a token of their own; llama.cpp's converter tells by the size too."""
-
-
 def _add_metadata(writer: GGUFWriter, config: Config) -> None:
     writer.add_vocab_size(config["vocab_size"])
     writer.add_rope_dimension_count(config["head_dim"])
-    if config["vocab_size"] == SMOLLM_VOCABULARY:
-        writer.add_add_bos_token(False)
 
 
 ARCHITECTURES = {

@@ -5,6 +5,7 @@ The file is sent as a blob named by its hash: what Ollama has already is not sen
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,15 @@ QUESTION = "오늘 하루가 너무 길게 느껴졌어."
 
 def check_ollama(name: str, *, replace: bool) -> None:
     """Raises `BackendError` when no Ollama answers or it is too old, `UsageError` when it has `name` already."""
-    taken = ollama_models()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[A-Za-z0-9][A-Za-z0-9._-]*)?", name):
+        raise UsageError(
+            f"Ollama takes no model name like {name!r}.", hint="letters a-z, digits, and . _ - between: --ollama kosent"
+        )
+    taken = [_full(there) for there in ollama_models()]
     with _explained():
         version = httpx.get(f"{ollama_url()}/api/version", trust_env=False, timeout=10).json()["version"]
     numbers = tuple(int(part) for part in version.split("-")[0].split("+")[0].split("."))
-    if numbers < OLDEST:
+    if (0, 0, 0) != numbers < OLDEST:  # 0.0.0 is one that somebody built
         least = ".".join(map(str, OLDEST))
         raise BackendError(
             f"The Ollama at {ollama_url()} is {version}; {least} or newer is needed.", hint="https://ollama.com/download"
@@ -44,7 +49,8 @@ def check_ollama(name: str, *, replace: bool) -> None:
 
 
 def _full(name: str) -> str:
-    return name if ":" in name else f"{name}:latest"
+    """As Ollama compares names: the tag written out, without case, without where its own library is."""
+    return (name if ":" in name else f"{name}:latest").casefold().removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
 def create(file: Path, name: str, settings: OllamaSettings) -> str:
@@ -58,6 +64,7 @@ def create(file: Path, name: str, settings: OllamaSettings) -> str:
             name, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
             license=settings.licence or None,
         )  # fmt: skip
+    with _explained("answer"):
         answer = client.chat(
             name, messages=[{"role": "user", "content": QUESTION}], options={"temperature": 0, "num_predict": 64}
         )
@@ -93,12 +100,10 @@ def _pieces(file: Path, advance: Advance) -> Iterator[bytes]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(what: str = "make the model") -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, ConnectionError) as error:
         raise BackendError(f"The connection to Ollama at {ollama_url()} broke: {error}", hint="ollama serve") from error
     except ResponseError as error:
-        raise BackendError(
-            f"Ollama could not make the model: {error.error}", hint="ollama --version     (newer is better)"
-        ) from error
+        raise BackendError(f"Ollama could not {what}: {error.error}", hint="ollama --version     (newer is better)") from error

@@ -32,8 +32,8 @@ def quantize_file(source: Path, target: Path, quantization: str, advance: Callab
     assert process.stdout and process.stderr
     try:
         for line in process.stdout:
-            done, total = line.split()
-            advance(int(done), int(total))
+            if found := re.fullmatch(r"(\d+) (\d+)\n", line):
+                advance(int(found[1]), int(found[2]))
         said = process.stderr.read().strip()
     finally:
         process.kill()

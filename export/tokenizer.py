@@ -68,12 +68,15 @@ def _byte_level(writer: GGUFWriter, base: Path, vocabulary: int) -> list[str]:
     tokenizer = read_json(base / "tokenizer.json")
     tokens = [f"[PAD{number}]" for number in range(vocabulary)]
     types = [TokenType.UNUSED] * vocabulary
+    words = pre_tokenizer(tokenizer, base)
     for token, number in tokenizer["model"]["vocab"].items():
-        tokens[number], types[number] = token, TokenType.NORMAL
+        if number < vocabulary:
+            tokens[number], types[number] = token, TokenType.NORMAL
     for added in tokenizer["added_tokens"]:
-        tokens[added["id"]], types[added["id"]] = _added(added["content"], added["special"])
+        if added["id"] < vocabulary:
+            tokens[added["id"]], types[added["id"]] = _added(added["content"], added["special"])
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer(tokenizer, base))
+    writer.add_tokenizer_pre(words)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     _add_special(writer, base, SpecialVocab(base, load_merges=True))
@@ -128,7 +131,8 @@ def _sentencepiece(writer: GGUFWriter, base: Path, vocabulary: int) -> list[str]
     if (base / "tokenizer.json").is_file():
         for added in read_json(base / "tokenizer.json")["added_tokens"]:
             number = added["id"]
-            if types[number] in (TokenType.UNKNOWN, TokenType.CONTROL):
+            # Gemma 3's tokenizer has a token for pictures, after the last row of a text model's embedding
+            if number >= vocabulary or types[number] in (TokenType.UNKNOWN, TokenType.CONTROL):
                 continue
             scores[number] = -1000.0
             tokens[number], types[number] = _added(added["content"], added["special"])

@@ -97,7 +97,7 @@ class RunDirectory:
     def weights(self) -> Path | None:
         """The folder of the whole trained model, where all weights were trained (`lora.rank` 0); None where an adapter was."""
         folder = self.path / "model"
-        return folder if folder.is_dir() else None
+        return folder if folder.is_dir() and not self.adapter.is_dir() else None
 
     def exported(self) -> Path:
         """The newest GGUF in the run. Raises `ModelError` when none was exported."""

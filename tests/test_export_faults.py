@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from kosent.cli import main
-from kosent.files import sha256
+from kosent.files import read_json, sha256, write_json
+from kosent.run_directory import RunDirectory
 
 
 def command(run: Path, target: Path, quantization: str) -> list[str]:
@@ -100,6 +101,28 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_run: Path, tmp_path: Path
     (tmp_path / "file").write_text("in the way")
     assert main(["export", str(tiny_run), "--output", str(tmp_path / "file" / "model.gguf")]) == 1
     assert "file" in capsys.readouterr().err
+
+
+def test_a_changed_modelfile_is_kept(tiny_run: Path, tmp_path: Path) -> None:
+    arguments = ["export", str(tiny_run), "--output", str(tmp_path / "model.gguf")]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert not list(tmp_path.glob("*.old"))
+    (tmp_path / "model.Modelfile").write_text("FROM ./model.gguf\nPARAMETER num_ctx 8192\n")
+    assert main(arguments) == 0
+    assert "num_ctx 8192" in (tmp_path / "model.Modelfile.old").read_text()
+    assert "num_ctx 2048" in (tmp_path / "model.Modelfile").read_text()
+
+
+def test_a_merged_folder_inside_the_run_does_not_become_the_run(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("*.gguf"))
+    facts = read_json(run / "run.json")
+    facts["base"] = read_json(tiny_run / "run.json")["base"] | {"name": RunDirectory.open(tiny_run).base}
+    write_json(run / "run.json", facts)
+    assert main(["export", str(run), "--quantization", "f16", "--merged", str(run / "model")]) == 0
+    assert (run / "model" / "model.safetensors").is_file()
+    assert RunDirectory.open(run).weights is None
 
 
 def test_a_folder_in_the_way_of_merged_is_not_replaced(

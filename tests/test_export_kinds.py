@@ -128,6 +128,79 @@ def test_the_merged_folder_is_the_merged_model(
         assert torch.allclose(tensor, wanted, rtol=0 if trained_whole else 0.01), name
 
 
+def test_an_embedding_trained_apart_from_its_head_is_refused(small: dict[str, Path], tmp_path: Path) -> None:
+    adapter_for(small["qwen3"], tmp_path / "adapter", modules_to_save=["embed_tokens"])
+    with pytest.raises(ModelError, match="left the head"):
+        export(small["qwen3"], tmp_path / "adapter", tmp_path / "model.gguf")
+
+
+def test_a_head_stored_beside_a_tied_embedding_is_not_read(small: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    shutil.copytree(small["qwen3"], base)
+    tensors = load_file(base / "model.safetensors")
+    stale = torch.zeros_like(tensors["model.embed_tokens.weight"])
+    save_file(tensors | {"lm_head.weight": stale}, base / "model.safetensors")
+    assert "output.weight" not in stored(export(base, None, tmp_path / "model.gguf", "f16"))
+
+
+def test_other_files_beside_the_weights_are_not_read(small: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    shutil.copytree(small["qwen2"], base)
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, base / "model_ema.safetensors")
+    assert stored(export(base, None, tmp_path / "model.gguf"))["token_embd.weight"].any()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_values_that_cannot_be_written_are_refused(value: float, small: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter_for(small["qwen2"], tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "q_proj.lora_B" in name)
+    tensors[name][:] = value
+    save_file(tensors, file)
+    with pytest.raises(ModelError, match=r"q_proj.weight has a value that is infinite"):
+        export(small["qwen2"], tmp_path / "adapter", tmp_path / "model.gguf", "f16")
+
+
+def damaged(folder: Path, what: str) -> None:
+    if what == "no weights":
+        (folder / "adapter_model.safetensors").unlink()
+    elif what == "no config":
+        (folder / "adapter_config.json").unlink()
+    elif what == "cut config":
+        (folder / "adapter_config.json").write_text('{"peft_type": "LO')
+    elif what == "no rank":
+        config = read_json(folder / "adapter_config.json")
+        del config["r"]
+        write_json(folder / "adapter_config.json", config)
+    else:
+        config = read_json(folder / "adapter_config.json")
+        write_json(folder / "adapter_config.json", config | {"init_lora_weights": "pissa_niter_4"})
+
+
+@pytest.mark.parametrize("what", ["no weights", "no config", "cut config", "no rank", "another base"])
+def test_a_damaged_adapter_is_a_clear_error(what: str, small: dict[str, Path], tmp_path: Path) -> None:
+    adapter_for(small["qwen2"], tmp_path / "adapter")
+    damaged(tmp_path / "adapter", what)
+    with pytest.raises(ModelError, match="adapter"):
+        export(small["qwen2"], tmp_path / "adapter", tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"model_type": "llama"}', '{"model_type": "mamba"}'])
+def test_an_odd_config_is_a_clear_error(config: str, small: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(small["qwen2"], tmp_path / "base")
+    (tmp_path / "base" / "config.json").write_text(config)
+    with pytest.raises(ModelError):
+        export(tmp_path / "base", None, tmp_path / "model.gguf")
+
+
 def test_many_small_blocks_and_shards_give_the_same_file(
     small: dict[str, Path], smollm2_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +252,8 @@ def test_a_sentencepiece_tokenizer_is_read_as_llama_cpp_reads_it(prefixed: bool,
     base = bases.random_base("llama31", smollm2_base, tmp_path / "base")
     (base / "tokenizer.model").write_bytes(trained.getvalue())
     added = [{"id": 3 + place, "content": token, "special": True} for place, token in enumerate(MARKERS)]
-    write_json(base / "tokenizer.json", {"added_tokens": added, "model": {}})
+    beyond = {"id": 50_000, "content": "<image>", "special": True}  # after the embedding's last row, as in Gemma 3
+    write_json(base / "tokenizer.json", {"added_tokens": [*added, beyond], "model": {}})
     file = export(base, None, tmp_path / "model.gguf", "q8_0")
     llama, model = Llama(str(file), vocab_only=True, verbose=False), SentencePieceProcessor(model_proto=trained.getvalue())
     for text in [*texts[:200], "ㅋㅋㅋ 🦙 def f(x):\n    return x", "  두 칸  "]:

@@ -126,6 +126,9 @@ def test_a_name_that_is_taken_is_refused_and_replaced(
     output = str(smollm2_run / "other.gguf")
     assert main(["export", str(smollm2_run), "--output", output, "--ollama", "tuned"]) == 2
     assert "has a model 'tuned' already" in capsys.readouterr().err
+    assert main(["export", str(smollm2_run), "--output", output, "--ollama", "Tuned:LATEST"]) == 2  # the same to Ollama
+    assert main(["export", str(smollm2_run), "--output", output, "--ollama", "내 모델"]) == 2
+    assert "takes no model name like" in capsys.readouterr().err
     assert not (smollm2_run / "other.gguf").exists()
     assert main(["export", str(smollm2_run), "--output", output, "--ollama", "tuned", "--replace"]) == 0
     assert "ollama run tuned" in capsys.readouterr().out
