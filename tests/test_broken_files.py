@@ -218,7 +218,7 @@ BAD: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "problem"), BAD)
+@pytest.mark.parametrize(("content", "problem"), BAD, ids=[f"{n} {problem[:20]}" for n, (_, problem) in enumerate(BAD)])
 def test_a_file_that_is_no_corpus_says_what_is_wrong(tmp_path: Path, content: bytes, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         open_corpus(str(write(tmp_path / "corpus.csv", content)))
