@@ -31,6 +31,7 @@ from kosent.files import write_jsonl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import bases
+from helpers import finetune_arguments
 
 MERGE = """
 import sys, torch
@@ -123,20 +124,7 @@ def make_run(name: str, base: Path, data: Path, folder: Path) -> Path:
     """A run of one training step, which is all an export needs."""
     run = folder / f"{name}-run"
     if not (run / "adapter").is_dir():
-        never = ["training.validation_steps=9", "training.checkpoint_steps=9", "training.epochs=1", "precision=float32"]
-        changes = [part for change in never for part in ("--set", change)]
-        command = [
-            "finetune",
-            "--recipe",
-            "starter-cpu",
-            "--base",
-            str(base),
-            "--data",
-            str(data),
-            "--output",
-            str(run),
-            *changes,
-        ]
+        command = finetune_arguments(data, run, base, "--set", "training.epochs=1")
         timed([sys.executable, "-m", "kosent", *command], folder / f"{name}-run.log")
     return run
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from kosent.errors import UsageError
 from kosent.prompts import Layout
+from kosent.settings import Settings
 
 GO_TEMPLATES = {
     "gemma": """{{- $system := "" }}{{ $first := true -}}
@@ -50,7 +51,8 @@ class OllamaSettings:
         lines = [f"FROM {source}", f'TEMPLATE """{self.template}"""']
         if '"""' in self.system + self.licence:
             raise UsageError(
-                'A Modelfile cannot hold a system message or licence with """ in it.', hint="change the system message"
+                'A Modelfile cannot hold a system message or licence with """ in it.',
+                hint="take it out of the licence file beside the base, or out of the system message",
             )
         if self.system:
             lines.append(f'SYSTEM """{self.system}"""')
@@ -65,9 +67,14 @@ def _quoted(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def ollama_settings(layout: Layout, system: str, *, context: int = 2048, licence: str = "") -> OllamaSettings:
-    """`context` in tokens. Temperature and top_p are those of `kosent chat`."""
+def ollama_settings(layout: Layout, system: str, *, licence: str = "") -> OllamaSettings:
+    """With the context and the sampling that `kosent chat` has by itself."""
+    chat = Settings()
     parameters = {
-        "stop": list(STOPS[layout.name]), "num_ctx": context, "temperature": 0.7, "top_p": 0.9, "repeat_penalty": 1.0,
-    }  # fmt: skip
+        "stop": list(STOPS[layout.name]),
+        "num_ctx": chat.context,
+        "temperature": chat.temperature,
+        "top_p": chat.top_p,
+        "repeat_penalty": 1.0,
+    }
     return OllamaSettings(GO_TEMPLATES[layout.name], system, parameters, licence)

@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from ollama import Client, ResponseError
+from ollama import Client
 
 from kosent.errors import BackendError, UsageError
 from kosent.export.modelfile import OllamaSettings
 from kosent.files import sha256
 from kosent.models import ollama_models, ollama_url
+from kosent.ollama_model import explained
 from kosent.progress import Advance, progress
 
 OLDEST = (0, 5, 5)
@@ -34,7 +34,7 @@ def check_ollama(name: str, *, replace: bool) -> None:
             f"Ollama takes no model name like {name!r}.", hint="letters a-z, digits, and . _ - between: --ollama kosent"
         )
     taken = [_full(there) for there in ollama_models()]
-    with _explained():
+    with explained(ollama_url(), "say its version"):
         version = httpx.get(f"{ollama_url()}/api/version", trust_env=False, timeout=10).json()["version"]
     numbers = tuple(int(part) for part in version.split("-")[0].split("+")[0].split("."))
     if (0, 0, 0) != numbers < OLDEST:  # 0.0.0 is one that somebody built
@@ -59,12 +59,12 @@ def create(file: Path, name: str, settings: OllamaSettings) -> str:
     with progress("uploading MB", file.stat().st_size // 10**6 + 1) as advance:
         upload(file, digest, advance)
     client = Client(host=ollama_url(), trust_env=False, timeout=600)
-    with _explained():
+    with explained(ollama_url(), f"make the model {name!r}"):
         client.create(
             name, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
             license=settings.licence or None,
         )  # fmt: skip
-    with _explained("answer"):
+    with explained(ollama_url(), f"answer with {name!r}"):
         answer = client.chat(
             name, messages=[{"role": "user", "content": QUESTION}], options={"temperature": 0, "num_predict": 64}
         )
@@ -97,13 +97,3 @@ def _pieces(file: Path, advance: Advance) -> Iterator[bytes]:
         while piece := opened.read(CHUNK):
             yield piece
             advance(opened.tell() // 10**6, "")
-
-
-@contextmanager
-def _explained(what: str = "make the model") -> Iterator[None]:
-    try:
-        yield
-    except (httpx.HTTPError, ConnectionError) as error:
-        raise BackendError(f"The connection to Ollama at {ollama_url()} broke: {error}", hint="ollama serve") from error
-    except ResponseError as error:
-        raise BackendError(f"Ollama could not {what}: {error.error}", hint="ollama --version     (newer is better)") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
@@ -14,17 +14,22 @@ from ollama import ResponseError
 from kosent.errors import BackendError
 
 
+@contextmanager
+def explained(url: str | None, what: str) -> Iterator[None]:
+    """Makes a `BackendError` of what the clients of Ollama raise; `what` it could not do, "answer with 'kosent'"."""
+    try:
+        yield
+    except (httpx.HTTPError, ConnectionError) as error:
+        raise BackendError(f"The connection to Ollama at {url} broke: {error}", hint="ollama serve") from error
+    except ResponseError as error:
+        raise BackendError(f"Ollama could not {what}: {error.error}", hint="ollama list") from error
+
+
 class OllamaChat(ChatOllama):
     """Raises `BackendError` when Ollama goes away, refuses or runs out of memory."""
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx.HTTPError, ConnectionError) as error:
-            raise BackendError(f"The connection to Ollama at {self.base_url} broke: {error}", hint="ollama serve") from error
-        except ResponseError as error:
-            raise BackendError(f"Ollama could not answer with {self.model!r}: {error.error}", hint="ollama list") from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.base_url, f"answer with {self.model!r}")
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         with self._explained():
