@@ -73,6 +73,8 @@ class Size:
     rows: int
     steps: int
     warm_up: int
+    micro: int
+    """Tokens of KoSent's forward pass, `training.micro_batch_tokens`."""
 
     @property
     def dialogues(self) -> int:
@@ -200,7 +202,7 @@ def recipe_for(name: str, size: Size, checkpointing: str) -> Any:
 
     never = size.steps + 1
     own = [
-        "training.epochs=1", f"training.micro_batch_tokens={size.row}", f"training.batch_dialogues={size.dialogues}",
+        "training.epochs=1", f"training.micro_batch_tokens={size.micro}", f"training.batch_dialogues={size.dialogues}",
         f"training.validation_steps={never}", f"training.checkpoint_steps={never}", "training.patience=0", f"lora.rank={RANK}",
     ]  # fmt: skip
     if not torch.cuda.is_available():
@@ -220,7 +222,7 @@ def kosent(name: str, size: Size, base: Path, output: Path, checkpointing: str) 
     parts = [drawn[start : start + size.dialogues] for start in range(0, len(drawn), size.dialogues)]
     plan = [make_step(part, recipe.training.micro_batch_tokens) for part in parts]
     watch, model = stopwatch(), trainable(load(base, name), recipe)
-    trainer = train(model, plan, make_step(drawn[:1], size.row), recipe, output / "checkpoints", watch, None, "random")
+    trainer = train(model, plan, make_step(drawn[:1], size.micro), recipe, output / "checkpoints", watch, None, "random")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     steps = [
         {
@@ -406,6 +408,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8, help="rows that a step's dialogues fill, and TRL's batch (8)")
     parser.add_argument("--steps", type=int, default=15, help="optimizer steps (15)")
     parser.add_argument("--warm-up", type=int, default=3, help="steps at the beginning that are not timed (3)")
+    parser.add_argument("--micro", type=int, default=2048, metavar="TOKENS", help="of KoSent's forward pass (2048, the recipes')")
     parser.add_argument("--checkpointing", choices=("true", "false"), default="", help="KoSent's, instead of its recipes'")
     parser.add_argument("--output", type=Path, default=Path("runs/finetune-gpu-benchmark"), metavar="DIR", help="what is kept")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -419,7 +422,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    size = Size(TOY, 256, 2, 3, 1) if args.toy else Size(LLAMA, 2048, args.rows, args.steps, args.warm_up)
+    size = Size(TOY, 256, 2, 3, 1, 256) if args.toy else Size(LLAMA, 2048, args.rows, args.steps, args.warm_up, args.micro)
     base = args.output / ("toy" if args.toy else "llama31-8b-random")
     if args.one:
         return work(args.one, args, size, base)

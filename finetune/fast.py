@@ -2,8 +2,8 @@
 
 Three parts of a Hugging Face model are exchanged while it trains:
 
-    attention   each dialogue of a packed row attends to the shared prefix and to itself, in a kernel call of its own, instead of
-                to the whole row through a mask
+    attention   each dialogue of a packed row attends to the shared prefix and to itself instead of to the whole row through a
+                mask: in a kernel call of its own, or on a GPU in one call for all (FlashAttention for variable lengths)
     LoRA        base matrix and adapter in one autograd node: no intermediate the size of the output but the output
     loss        logits at supervised positions only, a few rows at a time; the gradient is taken while they are at hand, so the
                 matrix of logits (tokens x vocabulary) never exists; on a CPU it leaves out words of negligible probability.
@@ -15,7 +15,11 @@ A layer that any of them does not cover (dropout, DoRA, 4-bit weights, a trained
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import accumulate
 from types import MethodType
 from typing import Any
 
@@ -43,6 +47,44 @@ class Packing:
     prefix: int
     lengths: list[int]
 
+    @cached_property
+    def bounds(self) -> VariableLengths:
+        """For one call over the prefix and all dialogues; the first layer of a row makes it, the others use it again."""
+        queries = [*([self.prefix] if self.prefix else []), *self.lengths]
+        keys = [*([self.prefix] if self.prefix else []), *(self.prefix + length for length in self.lengths)]
+        places: list[int] = []
+        end = 0
+        for length in queries:
+            places += [*(range(self.prefix) if end else ()), *range(end, end + length)]
+            end += length
+        return VariableLengths([0, *accumulate(queries)], [0, *accumulate(keys)], places, max(queries), max(keys))
+
+
+class VariableLengths:
+    """Where each sequence begins among the queries and among the keys, on the device; `places` of the keys in the row."""
+
+    def __init__(self, queries: list[int], keys: list[int], places: list[int], longest_query: int, longest_key: int) -> None:
+        self._lists = (queries, keys, places)
+        self.longest = (longest_query, longest_key)
+        self._tensors: dict[torch.device, list[torch.Tensor]] = {}
+
+    def on(self, device: torch.device) -> list[torch.Tensor]:
+        """Starts of the queries and of the keys, (sequences + 1), and the places, (keys), each int32."""
+        if device not in self._tensors:
+            self._tensors[device] = [torch.tensor(numbers, dtype=torch.int32, device=device) for numbers in self._lists]
+        return self._tensors[device]
+
+
+@cache
+def _variable_length_kernel() -> tuple[Callable[..., Any], bool] | None:
+    """PyTorch's FlashAttention for variable lengths, and whether it lets queries share keys; None before PyTorch 2.11."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    return (varlen_attn, "enable_gqa" in known) if {"window_size", "scale"} <= set(known) else None
+
 
 def packed_attention(
     module: Any,
@@ -64,6 +106,9 @@ def packed_attention(
     """
     if packing is None:
         packing = Packing(0, [query.shape[2]])
+    kernel = _variable_length_kernel() if _flash_can(query) and not dropout else None
+    if kernel:
+        return _in_one_call(query, key, value, packing, scaling, sliding_window, *kernel), None
     sizes = [packing.prefix, *packing.lengths]
     queries, keys, values = (torch.split(tensor, sizes, dim=2) for tensor in (query, key, value))
     outputs = []
@@ -81,6 +126,47 @@ def packed_attention(
         )
         outputs.append(output if number == 1 else output[:, :, packing.prefix :])
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _flash_can(query: torch.Tensor) -> bool:
+    """Whether FlashAttention 2 takes such tensors: half precision, heads of at most 256, an NVIDIA GPU since Ampere."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= 256
+        and torch.version.cuda is not None
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _in_one_call(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    scaling: float | None,
+    sliding_window: int | None,
+    attend: Callable[..., Any],
+    shares: bool,
+) -> torch.Tensor:
+    """`packed_attention` by a kernel that takes sequences of several lengths; (1, tokens, heads, head size).
+
+    The last query of a sequence sees its last key, so the queries after a prefix see all of it.
+    """
+    starts, key_starts, places = packing.bounds.on(query.device)
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if packing.prefix:
+        k, v = k.index_select(0, places), v.index_select(0, places)
+    options = {}
+    if q.shape[1] != k.shape[1]:
+        if shares:
+            options["enable_gqa"] = True
+        else:
+            k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for tensor in (k, v))
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    longest = packing.bounds.longest
+    output: torch.Tensor = attend(q, k, v, starts, key_starts, *longest, scale=scaling, window_size=window, **options)
+    return output[None]
 
 
 class _LoraLinear(torch.autograd.Function):

