@@ -8,21 +8,32 @@
 
 f32, f16, bf16 and q8_0 are written in one pass, a few rows at a time: no merged model is ever whole, in memory or on disk. The
 smaller types (q3_k_m to q6_k) go through an f16 file, which is removed. Beside the file lies a Modelfile for `ollama create`,
-with the template, system message and stops of training. Afterwards: kosent verify run run/kosent-q8_0.gguf --data data
+with the template, system message and stops of training.
+
+Before the file gets its name it is compared with the trained model, as `kosent verify` does; one that does not say what was
+trained keeps the suffix .unverified, and the exit code is 6. --data DIR compares held-out dialogues; --no-verify leaves it out.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kosent import extras
-from kosent.errors import KosentError, UsageError
-from kosent.files import atomic_path, write_text
+from kosent.errors import KosentError, UsageError, VerificationError
+from kosent.export.verify import DIALOGUES, NEEDS, Verification, finish, read_held_out, report_of, unable, verify, with_level
+from kosent.files import atomic_path, write_json, write_text
+from kosent.memory import free_memory
 from kosent.progress import progress
 from kosent.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from kosent.export.gguf_writer import Export
+    from kosent.export.modelfile import OllamaSettings
 
 QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_m")
 ONE_PASS = QUANTIZATIONS[:4]
@@ -36,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.gguf", help="where to (RUN/kosent-TYPE.gguf)")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="where the base is now, when it has moved; remembered")
     parser.add_argument("--merged", type=Path, metavar="FOLDER", help="also write the whole model as a Hugging Face folder")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="prepared data, whose test dialogues the file is verified on")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare the file with the trained model")
     parser.add_argument("--ollama", metavar="NAME", help="create the model NAME in the running Ollama and ask it one question")
     parser.add_argument("--replace", action="store_true", help="with --ollama: even when Ollama has a model of that name")
 
@@ -57,20 +70,66 @@ def run(args: argparse.Namespace) -> int:
         from kosent.export import ollama_upload
 
         ollama_upload.check_ollama(args.ollama, replace=args.replace)
+    if args.no_verify and args.data:
+        raise UsageError("--data is for verifying, and --no-verify leaves that out.", hint="one of the two")
+    held_out = read_held_out(args.data, DIALOGUES)
     trained, base = base_of(trained, args.base)
     settings = ollama_settings(trained.layout, trained.system_message, licence=licence_of(base))
     modelfile = settings.modelfile(f"./{target.name}")
-    write(trained, base, target, args.quantization, args.merged)
+    verification = None
+    if args.no_verify:
+        write(trained, base, target, args.quantization, args.merged)
+        report_of(target).unlink(missing_ok=True)  # of the file that was there
+    else:
+        unverified = target.with_name(f"{target.name}.unverified")
+        write(trained, base, unverified, args.quantization, args.merged)
+        verification = verified(trained, base, unverified, target, held_out)
     write_modelfile(target.with_suffix(".Modelfile"), modelfile)
     remember_export(target)
     print(f"Wrote {target} ({target.stat().st_size / 1e6:.0f} MB) and {target.with_suffix('.Modelfile').name}.")
     if args.ollama:
-        reply = ollama_upload.create(target, args.ollama, settings)
-        print(f"Ollama has it as {args.ollama}. Asked {ollama_upload.QUESTION!r}, it answers: {reply.strip()}")
+        into_ollama(trained, target, args.ollama, settings, verification)
         print(f"Next: ollama run {args.ollama}")
     else:
-        print(f"Next: kosent verify {trained.path} {target} --data DIR")
+        print(f"Next: kosent chat --model {target}" if verification else f"Next: kosent verify {trained.path} {target}")
     return 0
+
+
+def verified(run: RunDirectory, base: Path, file: Path, target: Path, held_out: list[list[dict[str, str]]]) -> Verification:
+    """Compares `file` with the trained model and gives it its name. Raises `VerificationError` when it says something else."""
+    able = not any(extras.missing(extra) for extra in NEEDS)
+    verification = verify(run, base, file, target.name, held_out) if able else unable(file, target.name)
+    failed = target.with_suffix(".unverified.json")
+    try:
+        finish(verification, report_of(target) if verification.holds else failed, run.path)
+    except VerificationError:
+        print(f"The file stays {file}.")
+        raise
+    os.replace(file, target)
+    failed.unlink(missing_ok=True)  # of an earlier try
+    return verification
+
+
+def into_ollama(run: RunDirectory, file: Path, name: str, settings: OllamaSettings, verification: Verification | None) -> None:
+    """Creates the model and, where `file` was verified, compares what Ollama says before the model gets its name.
+
+    Raises `VerificationError` when that is something else, `BackendError` when Ollama fails.
+    """
+    from kosent.export import ollama_upload
+    from kosent.export.ollama_check import check_ollama_says
+
+    with ollama_upload.created(file, name, settings) as there:
+        if verification and not any(extras.missing(extra) for extra in NEEDS):
+            level = check_ollama_says(there, file, run.system_message)
+            write_json(report_of(file), with_level(verification, level).report())
+            print(f"{level.name:<13} {level.line}.")
+            if level.holds is False:
+                raise VerificationError(
+                    f"Ollama does not say with {there} what {file} says; see {report_of(file)}.",
+                    hint="ollama --version     (a newer Ollama may read the file better)",
+                )
+        reply = ollama_upload.ask(there)
+    print(f"Ollama has it as {name}. Asked {ollama_upload.QUESTION!r}, it answers: {reply.strip()}")
 
 
 def write_modelfile(file: Path, text: str) -> None:
@@ -113,6 +172,7 @@ def write(trained: RunDirectory, base: Path, target: Path, quantization: str, me
 
     adapter = None if trained.weights else trained.adapter
     with Export(base, adapter, trained.template, trained.layout) as export, atomic_path(target) as temporary:
+        check_memory(export, quantization)
         if merged:
             export.check()
             check_space(target, export.nbytes(SOURCE if quantization not in ONE_PASS else quantization) + merged_nbytes(export))
@@ -132,6 +192,17 @@ def write(trained: RunDirectory, base: Path, target: Path, quantization: str, me
                 quantize_file(between, temporary, quantization, lambda done, total: advance(done, ""))
         finally:
             between.unlink(missing_ok=True)
+
+
+def check_memory(export: Export, quantization: str) -> None:
+    """Raises `KosentError` when less memory is free than reading and writing, or llama.cpp's quantizer, will take."""
+    largest = max(math.prod(shape) for shape in export.shapes.values())
+    needed = 400_000_000 + (0 if quantization in ONE_PASS else 5 * largest)  # a tensor in float32, and what becomes of it
+    if (free := free_memory()) < needed:
+        raise KosentError(
+            f"Exporting to {quantization} needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
+            hint="close other programs" + ("" if quantization in ONE_PASS else ", or --quantization q8_0, which needs 0.4 GB"),
+        )
 
 
 def check_space(target: Path, needed: int) -> None:

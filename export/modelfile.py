@@ -1,37 +1,56 @@
 """What Ollama must be told so that it says what was trained: template, system message, stops, sampling.
 
 The template is Go's, and renders what the run's Jinja template renders, but for the beginning-of-sequence token, which Ollama
-adds by itself. `repeat_penalty` is written out, because Ollama's own, 1.1, changes even greedy text.
+adds by itself. A turn marker that somebody types is text there too. `repeat_penalty` is written out, because Ollama's own, 1.1,
+changes even greedy text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kosent.errors import UsageError
-from kosent.prompts import Layout
+from kosent.prompts import LAYOUTS, Layout
 from kosent.settings import Settings
 
-GO_TEMPLATES = {
+
+def _go_text(markers: Sequence[str]) -> str:
+    """Go's `Layout.protect`: writes a text with a space in each turn marker, letter by letter, as `replace` is not known there.
+
+    Text without any of < > & ' " is written at once. A place in the middle of a letter is one byte from 80 to bf.
+    """
+    known = " ".join(f'(eq (printf "%.{len(marker)}s" $rest) "{marker}")' for marker in markers)
+    return (
+        '{{- define "text" }}{{ if eq (html .) . }}{{ . }}{{ else }}{{ $all := . }}{{ range $place := len $all }}'
+        '{{ $rest := slice $all $place }}{{ $letter := printf "%.1s" $rest }}{{ $code := printf "%x" $letter }}'
+        '{{ if not (and (eq (len $code) 2) (ge $code "80") (lt $code "c0")) }}{{ $letter }}'
+        f'{{{{ if eq $letter "<" }}}}{{{{ if or {known} }}}} {{{{ end }}}}{{{{ end }}}}'
+        "{{ end }}{{ end }}{{ end }}{{ end }}"
+    )
+
+
+_CONVERSATIONS = {
     "gemma": """{{- $system := "" }}{{ $first := true -}}
 {{ range .Messages }}{{ if eq .Role "system" }}{{ $system = .Content }}{{ else -}}
 <start_of_turn>{{ if eq .Role "assistant" }}model{{ else }}user{{ end }}
-{{ if and $first $system }}{{ $system }}
+{{ if and $first $system }}{{ template "text" $system }}
 
-{{ end }}{{ $first = false }}{{ .Content }}<end_of_turn>
+{{ end }}{{ $first = false }}{{ template "text" .Content }}<end_of_turn>
 {{ end }}{{ end }}<start_of_turn>model
 """,
     "llama3": """{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>
 
-{{ .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>
+{{ template "text" .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>
 
 """,
     "chatml": """{{- range .Messages }}<|im_start|>{{ .Role }}
-{{ .Content }}<|im_end|>
+{{ template "text" .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """,
 }
+GO_TEMPLATES = {name: _go_text(LAYOUTS[name].markers) + text for name, text in _CONVERSATIONS.items()}
 STOPS = {
     "gemma": ("<end_of_turn>", "<start_of_turn>"),
     "llama3": ("<|eot_id|>", "<|eom_id|>", "<|start_header_id|>", "<|end_header_id|>"),

@@ -8,20 +8,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 from ollama import Client
 
-from kosent.errors import BackendError, UsageError
+from kosent.errors import BackendError, UsageError, VerificationError
 from kosent.export.modelfile import OllamaSettings
 from kosent.files import sha256
 from kosent.models import ollama_models, ollama_url
 from kosent.ollama_model import explained
 from kosent.progress import Advance, progress
 
-OLDEST = (0, 5, 5)
-"""The first Ollama whose `create` takes uploaded files."""
+OLDEST = (0, 6, 0)
+"""Its `create` takes uploaded files (since 0.5.5), and its templates can go through a text (Go 1.24)."""
 TRIES = 3
 CHUNK = 2**20
 QUESTION = "오늘 하루가 너무 길게 느껴졌어."
@@ -53,17 +54,41 @@ def _full(name: str) -> str:
     return (name if ":" in name else f"{name}:latest").casefold().removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
-def create(file: Path, name: str, settings: OllamaSettings) -> str:
-    """Uploads `file`, creates the model `name` from it and returns its reply to one question. Raises `BackendError`."""
+@contextmanager
+def created(file: Path, name: str, settings: OllamaSettings) -> Iterator[str]:
+    """Uploads `file` and creates a model from it, under another name, which is given; `name` is its own when the block ends well.
+
+    After a `VerificationError` it stays under the other name, to be looked at; after anything else it is removed. Raises
+    `BackendError`.
+    """
     digest = f"sha256:{sha256(file)}"
     with progress("uploading MB", file.stat().st_size // 10**6 + 1) as advance:
         upload(file, digest, advance)
     client = Client(host=ollama_url(), trust_env=False, timeout=600)
+    start, colon, tag = name.partition(":")
+    other = f"{start}-unverified{colon}{tag}"
     with explained(ollama_url(), f"make the model {name!r}"):
         client.create(
-            name, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
+            other, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
             license=settings.licence or None,
         )  # fmt: skip
+    try:
+        yield other
+        with explained(ollama_url(), f"make the model {name!r}"):
+            client.copy(other, name)
+    except VerificationError:
+        raise
+    except BaseException:
+        with suppress(Exception):
+            client.delete(other)
+        raise
+    with explained(ollama_url(), f"remove the model {other!r}"):
+        client.delete(other)
+
+
+def ask(name: str) -> str:
+    """Its reply to one question. Raises `BackendError`."""
+    client = Client(host=ollama_url(), trust_env=False, timeout=600)
     with explained(ollama_url(), f"answer with {name!r}"):
         answer = client.chat(
             name, messages=[{"role": "user", "content": QUESTION}], options={"temperature": 0, "num_predict": 64}

@@ -24,6 +24,7 @@ from kosent.finetune.plan import Step
 from kosent.finetune.recipes import Recipe
 from kosent.finetune.rows import Row
 from kosent.finetune.train import parameters, trainable
+from kosent.memory import free_memory
 
 ADAM_BYTES = {"adamw": 8, "paged_adamw_8bit": 2}
 """Optimizer state, bytes a trained parameter: two moments in float32, or in 8 bits (Dettmers et al. 2022)."""
@@ -154,12 +155,7 @@ def available() -> tuple[float, str]:
     """GB that this process may have altogether, and where: free memory, and what it holds already."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0] / 1e9 + CUDA_CONTEXT, torch.cuda.get_device_name()
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free / 1e9 + _resident(), "main memory"
+    return free_memory() / 1e9 + _resident(), "main memory"
 
 
 def alternatives(recipe: Recipe, longest: int) -> Iterator[tuple[list[str], Recipe]]:

@@ -261,6 +261,12 @@ class _Scratch:
         return held
 
 
+def attend_packed(causal: Any) -> None:
+    """Makes a Hugging Face model attend as `packed_attention` does: it takes `packing=Packing(...)` from then on."""
+    AttentionInterface.register(ATTENTION, packed_attention)
+    causal.set_attn_implementation(ATTENTION)
+
+
 def prepare(model: Any) -> Any:
     """Exchanges the three parts in `model` (with or without a PEFT adapter), in place, and returns it.
 
@@ -273,8 +279,7 @@ def prepare(model: Any) -> Any:
             f"Models of the type {config.model_type!r} cannot be trained: their attention is of a kind of its own.",
             hint="choose a Llama, Qwen, Gemma 3 or SmolLM2 base",
         )
-    AttentionInterface.register(ATTENTION, packed_attention)
-    causal.set_attn_implementation(ATTENTION)
+    attend_packed(causal)
     for module in model.modules():
         if _is_plain_lora(module):
             module.forward = MethodType(_lora_forward, module)

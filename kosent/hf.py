@@ -167,8 +167,8 @@ def untrained_turn_tokens(model: Any, tokenizer: Any, layout: Layout) -> list[st
     added = [number for number in tokenizer.added_tokens_decoder if number < len(weight)]
     least = UNTRAINED_SHARE * weight[:: max(1, len(weight) // 4096)].float().norm(dim=1).median()
     untrained = []
-    for token in layout.markers:
-        if token not in vocabulary or token not in layout.template:
+    for token in layout.turn_tokens:
+        if token not in vocabulary:
             continue
         row = weight[vocabulary[token]]
         others = weight[[number for number in added if number != vocabulary[token]]]

@@ -6,7 +6,8 @@ A template is a Jinja file in `kosent/templates/`, without dates, tools or gener
     llama3  <|begin_of_text|><|start_header_id|>role …<|eot_id|>  Llama 3, 3.1, 3.2
     chatml  <|im_start|>role … <|im_end|>                       SmolLM2, Qwen 2 and 3
 
-The template writes the beginning-of-sequence token itself (where the model has one), so a rendered prompt is tokenized
+A template breaks the layout's own markers inside a message by a space, as `Layout.protect` does, so that a server which knows only
+the template (llama-server, vLLM, LM Studio) is safe too. The template writes the beginning-of-sequence token itself (where the model has one), so a rendered prompt is tokenized
 without adding another. Rendering needs only jinja2; tokenizing is the caller's.
 """
 
@@ -36,6 +37,13 @@ class Layout:
     """The token that closes every message, and with it the reply."""
     markers: tuple[str, ...]
     """Tokens that mean structure; typed by a person they are text (see `Layout.protect`)."""
+
+    @property
+    def turn_tokens(self) -> list[str]:
+        """Those of `markers` that open or close a turn: what the template itself writes."""
+        talk = [{"role": role, "content": ""} for role in ("system", "user", "assistant")]
+        written = render(talk, self.template, self)
+        return [marker for marker in self.markers if marker in written]
 
     @property
     def template(self) -> str:
