@@ -68,7 +68,10 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
             ["finetune", "--recipe", RECIPE, "--data", str(data), "--output", str(run), "--resume", *changes],
             [*splits[:2], *base_files[:3], recipe_path(RECIPE)], [*trained, run / "metrics.jsonl", run / "loss.png"], makes=run,
         ),
-        Stage("export", "merging and writing one file, seconds", ["export", str(run), "--no-verify"], [*base_files, *trained], [gguf]),
+        Stage(
+            "export", "merging and writing one file, seconds",
+            ["export", str(run), "--no-verify"], [*base_files, *trained], [gguf],
+        ),
         Stage(
             "verify", "does the file say what the trained model says, half a minute",
             ["verify", str(run), str(gguf), "--data", str(data)], [gguf, splits[2], *trained],

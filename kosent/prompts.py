@@ -6,9 +6,9 @@ A template is a Jinja file in `kosent/templates/`, without dates, tools or gener
     llama3  <|begin_of_text|><|start_header_id|>role …<|eot_id|>  Llama 3, 3.1, 3.2
     chatml  <|im_start|>role … <|im_end|>                       SmolLM2, Qwen 2 and 3
 
-A template breaks the layout's own markers inside a message by a space, as `Layout.protect` does, so that a server which knows only
-the template (llama-server, vLLM, LM Studio) is safe too. The template writes the beginning-of-sequence token itself (where the model has one), so a rendered prompt is tokenized
-without adding another. Rendering needs only jinja2; tokenizing is the caller's.
+A template breaks the layout's own markers inside a message by a space, as `Layout.protect` does, so that a server which has
+nothing but the template (llama-server, vLLM, LM Studio) is safe too. It writes the beginning-of-sequence token itself (where the
+model has one), so a rendered prompt is tokenized without adding another. Rendering needs only jinja2; tokenizing is the caller's.
 """
 
 from __future__ import annotations
