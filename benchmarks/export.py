@@ -6,7 +6,7 @@ SmolLM2 135M and Gemma 3 270M with an adapter of rank 16, to f16 and to q8_0; ea
 and the peak resident memory of its largest process. The three steps merge in the base's own type (bfloat16), as people do.
 
 Then the same with a merge in float32, for f32, f16, bf16 and q8_0: every tensor must be equal to the bit, and the metadata but
-for names. The converter comes from the source package of the installed llama-cpp-python.
+for names; also for a Qwen 3 of random weights. The converter comes from the source package of the installed llama-cpp-python.
 """
 
 from __future__ import annotations
@@ -64,9 +64,13 @@ _, status, usage = os.wait4(process.pid, 0)
 open(3, "w").write(f"{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}")
 """
 """A process's peak memory begins with that of the process which started it, so a small one does."""
+MODELS = ("SmolLM2", "Gemma 3", "Qwen 3")
+"""The last of two random layers: its tensors and metadata are compared, not its speed."""
 TIME_GOAL, MEMORY_GOAL = 0.33, 0.5
 OWN = ("general.name", "tokenizer.chat_template", "tokenizer.ggml.eot_token_id")
 """Names, and what only a tuned model has."""
+DEFAULT = "tokenizer.ggml.add_bos_token"
+"""For Qwen the converter leaves it to llama.cpp's own default, false; kosent writes that out."""
 NAMING = ("general.basename", "general.finetune", "general.size_label", "general.organization", "general.version")
 """The converter guesses these from the folder's name."""
 
@@ -154,6 +158,8 @@ def differences(one: Path, other: Path) -> tuple[list[str], list[str]]:
         for key in a.fields.keys() | b.fields.keys()
         if not key.startswith("GGUF.") and key not in OWN + NAMING and _contents(a, key) != _contents(b, key)
     ]
+    if _contents(a, DEFAULT) is False and _contents(b, DEFAULT) is None:
+        keys = [key for key in keys if key != DEFAULT]
     return sorted(tensors), sorted(keys)
 
 
@@ -176,27 +182,36 @@ def speed_rows(name: str, kind: str, rounds: list[tuple[tuple[float, float], tup
     ]
 
 
+def base_of(name: str, folder: Path, smollm2: Path) -> Path:
+    if name != "Qwen 3":
+        return smollm2 if name == "SmolLM2" else Path(hf.resolve_base("starter"))
+    random = folder / "qwen3"
+    return random if random.is_dir() else bases.random_base("qwen3", smollm2, random)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed (3)")
     parser.add_argument("--output", type=Path, default=Path("runs/export-benchmark"), metavar="DIR", help="what is kept")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), metavar="DIR", help="where the converter is kept")
+    parser.add_argument("--models", default=",".join(MODELS), help="which, separated by commas (all)")
     args = parser.parse_args()
+    if unknown := [name for name in args.models.split(",") if name not in MODELS]:
+        parser.error(f"unknown models {', '.join(unknown)}; known are {', '.join(MODELS)}")
     folder: Path = args.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     script = converter(args.cache.resolve())
     data = make_data(folder)
     smollm2 = folder / "smollm2"
-    models = {
-        "SmolLM2": smollm2 if smollm2.is_dir() else bases.smollm2(smollm2),
-        "Gemma 3": Path(hf.resolve_base("starter")),
-    }
+    if not smollm2.is_dir():
+        bases.smollm2(smollm2)
     rows = []
-    for name, base in models.items():
+    for name in args.models.split(","):
+        base = base_of(name, folder, smollm2)
         run = make_run(name.split()[0].lower(), base, data, folder)
         work = folder / f"{name.split()[0].lower()}-work"
         work.mkdir(exist_ok=True)
-        for kind in ("f16", "q8_0"):
+        for kind in ("f16", "q8_0") if name != "Qwen 3" else ():
             pairs = []
             for number in range(args.rounds):
                 early = ours(run, kind, work / f"{kind}.gguf") if number % 2 == 0 else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kosent.errors import ModelError
+from kosent.llama_cpp_log import silence
 from kosent.prompts import Layout, Message, layout_of_template, render
 
 BATCH = 512
@@ -21,6 +22,7 @@ class GgufModel:
     def __init__(self, file: Path, context: int = 0) -> None:
         from llama_cpp import Llama
 
+        silence()
         options: dict[str, Any] = {"n_ctx": context, "n_batch": min(BATCH, context)} if context else {"vocab_only": True}
         try:
             self.llama = Llama(str(file), verbose=False, **options)

@@ -148,8 +148,10 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftConfig, get_peft_model
     from peft.utils import load_peft_weights
 
+    config = PeftConfig.from_pretrained(str(adapter))
+    config.base_model_name_or_path = None  # PEFT would warn that the base has another path now
     with init_empty_weights(include_buffers=False):
-        tuned = get_peft_model(model, PeftConfig.from_pretrained(str(adapter)))
+        tuned = get_peft_model(model, config)
     stored = load_peft_weights(str(adapter), device="cpu")
     for name, _ in list(tuned.named_parameters()):
         if ".lora_" in name or ".modules_to_save." in name:

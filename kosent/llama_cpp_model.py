@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import ctypes
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
 from kosent.errors import BackendError, ModelError, UsageError
+from kosent.llama_cpp_log import silence
 from kosent.prompts import Layout, layout_of_template, render
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
@@ -39,10 +39,6 @@ def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
             raise UsageError(f"A message of the kind {message.type!r} cannot be part of a conversation.")
         plain.append({"role": ROLES[message.type], "content": message.text})
     return plain
-
-
-_SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, text, data: None)
-"""Takes llama.cpp's log, which would be written across the screen; its errors come back as exceptions."""
 
 
 class LlamaCppChat(BaseChatModel):
@@ -82,9 +78,9 @@ class LlamaCppChat(BaseChatModel):
         return self._llama
 
     def _loaded(self) -> Any:
-        from llama_cpp import Llama, _internals, llama, llama_log_set
+        from llama_cpp import Llama, _internals, llama
 
-        llama_log_set(_SILENT, None)
+        silence()
         # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
         for module in (_internals, llama):
             setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)

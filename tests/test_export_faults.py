@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from kosent.cli import main
+from kosent.export import export
 from kosent.files import read_json, sha256, write_json
 from kosent.run_directory import RunDirectory
 
 
-def command(run: Path, target: Path, quantization: str) -> list[str]:
-    return [sys.executable, "-m", "kosent", "export", str(run), "--quantization", quantization, "--output", str(target)]
+def command(run: Path, target: Path, quantization: str, *options: str) -> list[str]:
+    output = ["--quantization", quantization, "--output", str(target), *(options or ["--no-verify"])]
+    return [sys.executable, "-m", "kosent", "export", str(run), *output]
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -49,6 +51,20 @@ def test_killed_at_any_moment(quantization: str, kills: int, tiny_run: Path, tmp
         assert sha256(target) == whole
     subprocess.run(command(tiny_run, target, quantization), check=True, capture_output=True)
     assert leftovers(target.parent) == []
+
+
+def test_killed_while_it_is_verified_the_file_has_no_name_yet(tiny_run: Path, small_data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "model.gguf"
+    unverified = target.with_name("model.gguf.unverified")
+    verifying = command(tiny_run, target, "q8_0", "--data", str(small_data))
+    process = subprocess.Popen(verifying, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not unverified.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert unverified.exists() and not target.exists()
+    subprocess.run(verifying, check=True, capture_output=True)
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.Modelfile", "model.gguf", "model.verification.json"]
 
 
 def test_interrupted_by_ctrl_c_nothing_is_left(tiny_run: Path, tmp_path: Path) -> None:
@@ -97,6 +113,18 @@ def test_what_cannot_fit_on_the_disk_is_said_first(
     assert list(tmp_path.glob("*.gguf")) == []
 
 
+@pytest.mark.parametrize(("quantization", "advice"), [("q8_0", "close other programs\n"), ("q4_k_m", "--quantization q8_0")])
+def test_memory_that_lacks_is_said_first(
+    quantization: str, advice: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(export, "free_memory", lambda: 100_000_000)
+    assert main(["export", str(tiny_run), "--quantization", quantization, "--output", str(tmp_path / "model.gguf")]) == 1
+    shown = capsys.readouterr().err
+    assert "GB of memory, and 0.1 GB are free" in shown and advice in shown
+    assert list(tmp_path.glob("*.gguf*")) == []
+
+
 def test_a_folder_that_cannot_be_written_is_named(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert main(["export", str(tiny_run), "--output", str(tmp_path / "file" / "model.gguf")]) == 1
@@ -104,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_named(tiny_run: Path, tmp_path: Path
 
 
 def test_a_changed_modelfile_is_kept(tiny_run: Path, tmp_path: Path) -> None:
-    arguments = ["export", str(tiny_run), "--output", str(tmp_path / "model.gguf")]
+    arguments = ["export", str(tiny_run), "--output", str(tmp_path / "model.gguf"), "--no-verify"]
     assert main(arguments) == 0
     assert main(arguments) == 0
     assert not list(tmp_path.glob("*.old"))
@@ -120,7 +148,7 @@ def test_a_merged_folder_inside_the_run_does_not_become_the_run(tiny_run: Path, 
     facts = read_json(run / "run.json")
     facts["base"] = read_json(tiny_run / "run.json")["base"] | {"name": RunDirectory.open(tiny_run).base}
     write_json(run / "run.json", facts)
-    assert main(["export", str(run), "--quantization", "f16", "--merged", str(run / "model")]) == 0
+    assert main(["export", str(run), "--quantization", "f16", "--no-verify", "--merged", str(run / "model")]) == 0
     assert (run / "model" / "model.safetensors").is_file()
     assert RunDirectory.open(run).weights is None
 
