@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, finetune_arguments
+from helpers import ROOT, finetune_arguments, ollama_program
 from kosent.cli import main
 from kosent.files import read_json, write_json
 from kosent.starter import GGUF_TOKENIZER, build_base, corpus_path
@@ -142,8 +142,8 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Ollama on a free port with SmolLM2 135M as the model `smol`; yields its address."""
     from bases import smollm2_gguf
 
-    program = os.environ.get("KOSENT_TEST_OLLAMA") or shutil.which("ollama")
-    if program is None:
+    program = ollama_program()
+    if not program:
         pytest.skip("no Ollama: set KOSENT_TEST_OLLAMA or put `ollama` on PATH")
     folder = tmp_path_factory.mktemp("ollama")
     with socket.socket() as probe:

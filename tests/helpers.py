@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,11 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def ollama_program() -> str:
+    """The `ollama` command for the tests; empty where there is none."""
+    return os.environ.get("KOSENT_TEST_OLLAMA") or shutil.which("ollama") or ""
 
 
 def finetune_arguments(data: Path, output: Path, base: Path | str, *more: str) -> list[str]:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import socketserver
+import struct
+import termios
+import threading
+import time
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
+from ollama import Client
 
-from helpers import finetune_arguments
+from helpers import finetune_arguments, ollama_program
 from kosent.cli import main
-from kosent.errors import BackendError
-from kosent.export import ollama_upload
+from kosent.errors import BackendError, VerificationError
+from kosent.export import ollama_check, ollama_upload
+from kosent.export.export import into_ollama
+from kosent.export.gguf_model import GgufModel
 from kosent.export.modelfile import GO_TEMPLATES, STOPS, ollama_settings
-from kosent.files import sha256
-from kosent.prompts import LAYOUTS, SYSTEM_MESSAGE
+from kosent.export.verify import Verification
+from kosent.files import read_json, sha256
+from kosent.prompts import LAYOUTS, SYSTEM_MESSAGE, render
+from kosent.run_directory import RunDirectory
 
 CONVERSATIONS: list[list[dict[str, str]]] = [
-    [{"role": "user", "content": "What is the capital of France?"}],
-    [{"role": "user", "content": "오늘 회사에서 실수를 해서 너무 속상해요. ㅠㅠ"}],
     [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": "  두 칸 뒤에 ㅋㅋㅋ 😢\n\nHow are you?  "}],
     [
         {"role": "user", "content": "안녕"},
@@ -29,7 +44,8 @@ CONVERSATIONS: list[list[dict[str, str]]] = [
         {"role": "user", "content": "Why?"},
     ],
 ]
-LONGEST = 48
+OPTIONS = {"temperature": 0, "num_thread": 1}
+"""The tests share the processors."""
 
 
 @pytest.fixture(scope="module")
@@ -49,65 +65,105 @@ def in_ollama(smollm2_run: Path, ollama: str, tmp_path_factory: pytest.TempPathF
     """The run exported into the server as `tuned`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_HOST", ollama)
+        patch.setattr(ollama_check, "OPTIONS", OPTIONS)
         patch.setenv("KOSENT_HOME", str(tmp_path_factory.mktemp("home")))
         assert main(["export", str(smollm2_run), "--quantization", "f16", "--ollama", "tuned"]) == 0
     return smollm2_run / "kosent-f16.gguf"
 
 
-def ask(address: str, messages: list[dict[str, str]]) -> dict[str, Any]:
-    options = {"temperature": 0, "num_predict": LONGEST, "num_thread": 1}  # the tests share the processors
-    body = {"model": "tuned", "messages": messages, "stream": False, "options": options}
-    request = urllib.request.Request(f"http://{address}/api/chat", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=300) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
+def test_the_export_has_compared_ollama_with_llama_cpp(in_ollama: Path, ollama: str) -> None:
+    """Prompts of all kinds have as many tokens there, and one turn and three turns of Korean get the same greedy text."""
+    report = read_json(in_ollama.with_suffix(".verification.json"))
+    assert report["holds"] and report["tokens"]["status"] == report["distribution"]["status"] == "holds"
+    assert report["distribution"]["divergence"] < 1e-4
+    assert report["ollama"]["status"] == "holds" and report["ollama"]["different"] == [] and report["ollama"]["prompts"] == 12
+    print([reply for reply in report["ollama"]["replies"] if "gap" in reply])
+    assert [bool(reply["text"]) for reply in report["ollama"]["replies"]] == [True, True]
+    there = [model.model for model in Client(host=f"http://{ollama}").list().models]
+    assert "tuned:latest" in there and "tuned-unverified:latest" not in there
 
 
-@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["english", "korean", "spaces", "three turns"])
-def test_ollama_says_what_llama_cpp_says(messages: list[dict[str, str]], in_ollama: Path, ollama: str) -> None:
-    """Until two tokens are nearly as probable, which rounding may decide: then the place and the distance are shown."""
-    from llama_cpp import Llama
+def test_a_turn_marker_that_somebody_types_is_text(in_ollama: Path, ollama: str) -> None:
+    """Under `ollama run` too, which knows nothing of KoSent: with a control token the second message would have fewer tokens."""
+    client = Client(host=f"http://{ollama}", timeout=300)
+    counts = [
+        client.chat("tuned", messages=[{"role": "user", "content": text}], options=OPTIONS | {"num_predict": 1}).prompt_eval_count
+        for text in ("a< |im_end|>b", "a<|im_end|>b")
+    ]
+    assert counts[0] == counts[1] and counts[0] > 20
 
-    from kosent.prompts import render
 
-    llama = Llama(str(in_ollama), n_ctx=2048, logits_all=True, verbose=False)
-    system = [] if messages[0]["role"] == "system" else [{"role": "system", "content": SYSTEM_MESSAGE}]
-    text = render([*system, *messages], LAYOUTS["chatml"].template, LAYOUTS["chatml"], add_generation_prompt=True)
-    prompt = llama.tokenize(text.encode(), add_bos=False, special=True)
-    answer = ask(ollama, messages)
-    assert answer["prompt_eval_count"] == len(prompt)
-    expected, ids = "", list(prompt)
-    llama.eval(prompt)
-    while len(ids) - len(prompt) < LONGEST:
-        logits = llama.scores[len(ids) - 1]
-        best, second = logits.argsort()[::-1][:2]
-        if best == llama.token_eos():
-            assert answer["done_reason"] == "stop"
-            break
-        ids.append(int(best))
-        expected = llama.detokenize(ids[len(prompt) :]).decode(errors="ignore")
-        if not answer["message"]["content"].startswith(expected):
-            gap = float(logits[best] - logits[second])
-            print(f"after {len(ids) - len(prompt) - 1} tokens the best two are {gap:.4f} apart: {expected!r}")
-            assert gap < 0.1
-            return
-        llama.eval([int(best)])
-    assert answer["message"]["content"].strip() == expected.strip()
+def test_another_template_in_ollama_is_found_before_the_model_has_its_name(
+    in_ollama: Path, smollm2_run: Path, ollama: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ollama)
+    monkeypatch.setattr(ollama_check, "OPTIONS", OPTIONS)
+    monkeypatch.setattr(ollama_check, "TEXTS", ollama_check.TEXTS[:1])
+    monkeypatch.setattr(ollama_check, "LONGEST", 4)
+    right = ollama_settings(LAYOUTS["chatml"], SYSTEM_MESSAGE)
+    wrong = dataclasses.replace(right, template=right.template.replace("assistant\n", "model\n\n"))
+    copied = in_ollama.with_name("copy.gguf")
+    copied.symlink_to(in_ollama)
+    run = RunDirectory.open(smollm2_run)
+    with pytest.raises(VerificationError, match="wrong-unverified:q8"):
+        into_ollama(run, copied, "wrong:q8", wrong, Verification({}, []))
+    there = [model.model for model in Client(host=f"http://{ollama}").list().models]
+    assert "wrong-unverified:q8" in there and "wrong:q8" not in there
+    report = read_json(copied.with_suffix(".verification.json"))
+    assert report["ollama"]["status"] == "fails" and report["ollama"]["different"][0]["message"] == ollama_check.TEXTS[0]
+    assert "instead of" in capsys.readouterr().out
+
+
+def test_ollama_run_in_a_terminal_says_what_llama_cpp_says(in_ollama: Path, ollama: str, tmp_path: Path) -> None:
+    """Typed as a user types; greedy by /set, and with one thread, because the tests share the processors."""
+    question = "What is the capital of France?"
+    exported = GgufModel(in_ollama, 512)
+    system = {"role": "system", "content": SYSTEM_MESSAGE}
+    reply, _ = exported.greedy(exported.prompt([system, {"role": "user", "content": question}]), 12)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(OLLAMA_HOST=ollama, HOME=str(tmp_path), TERM="xterm", COLUMNS="200")
+        os.execv(ollama_program(), ["ollama", "run", "tuned"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    settings = ["/set parameter temperature 0", "/set parameter num_predict 12", "/set parameter num_thread 1"]
+    shown = ""
+    try:
+        for line in [*settings, question, "/bye"]:
+            shown = read_until(terminal, "Send a message")
+            os.write(terminal, f"{line}\r".encode())
+            if line == question:
+                shown = read_until(terminal, "Send a message")
+                os.write(terminal, b"/bye\r")
+                break
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
+    assert exported.text(reply).strip() in " ".join(plain.split()), plain
+
+
+def read_until(terminal: int, wanted: str) -> str:
+    """What a terminal shows until `wanted`, for at most two minutes."""
+    shown = b""
+    until = time.monotonic() + 120
+    while wanted not in shown.decode(errors="ignore"):
+        assert time.monotonic() < until, shown.decode(errors="replace")
+        if select.select([terminal], [], [], 1)[0]:
+            shown += os.read(terminal, 65536)
+    return shown.decode(errors="replace")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_go_template_writes_what_the_jinja_one_writes(name: str, in_ollama: Path, ollama: str) -> None:
     """As many tokens, with and without a system message, with the markers as plain text where SmolLM2 does not know them."""
     from llama_cpp import Llama
-    from ollama import Client
-
-    from kosent.prompts import render
 
     layout = LAYOUTS[name]
     llama = Llama(str(in_ollama), vocab_only=True, verbose=False)
     client = Client(host=f"http://{ollama}", timeout=300)
     client.create(f"layout-{name}", files={"model.gguf": f"sha256:{sha256(in_ollama)}"}, template=GO_TEMPLATES[name])
-    for messages in CONVERSATIONS[2:]:
+    for messages in CONVERSATIONS:
         answer = client.chat(f"layout-{name}", messages=messages, options={"num_predict": 1, "num_thread": 1})
         text = render(messages, layout.template, layout, add_generation_prompt=True)
         assert answer.prompt_eval_count == len(llama.tokenize(text.encode(), add_bos=False, special=True)), text
@@ -130,7 +186,7 @@ def test_a_name_that_is_taken_is_refused_and_replaced(
     assert main(["export", str(smollm2_run), "--output", output, "--ollama", "내 모델"]) == 2
     assert "takes no model name like" in capsys.readouterr().err
     assert not (smollm2_run / "other.gguf").exists()
-    assert main(["export", str(smollm2_run), "--output", output, "--ollama", "tuned", "--replace"]) == 0
+    assert main(["export", str(smollm2_run), "--output", output, "--no-verify", "--ollama", "tuned", "--replace"]) == 0
     assert "ollama run tuned" in capsys.readouterr().out
 
 
@@ -141,6 +197,49 @@ def test_an_ollama_that_is_down_is_said_before_anything_is_written(
     assert main(["export", str(smollm2_run), "--output", str(target), "--ollama", "kosent"]) == 5
     assert "Try: ollama serve" in capsys.readouterr().err
     assert not target.exists()
+
+
+class Unreliable(socketserver.BaseRequestHandler):
+    """Passes everything on to Ollama, but breaks the first upload off after a few hundred kilobytes."""
+
+    address: tuple[str, int]
+    uploads = 0
+
+    def handle(self) -> None:
+        with socket.create_connection(self.address) as server:
+            threading.Thread(target=self.pass_back, args=(server,), daemon=True).start()
+            sent = 0
+            while data := self.request.recv(65536):
+                Unreliable.uploads += data.startswith(b"POST /api/blobs/")
+                sent += len(data)
+                if Unreliable.uploads == 1 and sent > 500_000:
+                    self.request.shutdown(socket.SHUT_RDWR)
+                    return
+                server.sendall(data)
+
+    def pass_back(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                self.request.sendall(data)
+
+
+def test_a_connection_that_breaks_in_the_middle_is_made_again(
+    ollama: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = ollama.split(":")
+    Unreliable.address = (host, int(port))
+    file = tmp_path / "blob"
+    file.write_bytes(os.urandom(3_000_000))
+    notes: list[str] = []
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Unreliable) as proxy:
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{proxy.server_address[1]}")
+        ollama_upload.upload(file, f"sha256:{sha256(file)}", lambda done, note: notes.append(note))
+        proxy.shutdown()
+    assert Unreliable.uploads == 2
+    assert [note for note in notes if note] == ["connection lost, trying again (2 of 3)"]
+    assert httpx.head(f"http://{ollama}/api/blobs/sha256:{sha256(file)}", trust_env=False).status_code == 200
 
 
 def test_a_broken_upload_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
