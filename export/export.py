@@ -20,13 +20,17 @@ import argparse
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kosent import extras
 from kosent.errors import KosentError, UsageError, VerificationError
-from kosent.export.verify import DIALOGUES, NEEDS, Verification, finish, read_held_out, report_of, unable, verify, with_level
-from kosent.files import atomic_path, write_json, write_text
+from kosent.export.base import base_of, licence_of
+from kosent.export.verification import NEEDS, Verification, contradiction, report_of, show, unable
+from kosent.export.verify import DIALOGUES, read_held_out, verify
+from kosent.files import atomic_path, sweep, write_json, write_text
 from kosent.memory import free_memory
 from kosent.progress import progress
 from kosent.run_directory import RunDirectory
@@ -72,18 +76,34 @@ def run(args: argparse.Namespace) -> int:
         ollama_upload.check_ollama(args.ollama, replace=args.replace)
     if args.no_verify and args.data:
         raise UsageError("--data is for verifying, and --no-verify leaves that out.", hint="one of the two")
-    held_out = read_held_out(args.data, DIALOGUES)
     trained, base = base_of(trained, args.base)
+    able = not any(extras.missing(extra) for extra in NEEDS)
+    held_out = read_held_out(args.data, DIALOGUES, trained, base) if able else []
     settings = ollama_settings(trained.layout, trained.system_message, licence=licence_of(base))
     modelfile = settings.modelfile(f"./{target.name}")
+    unverified, failed = target.with_name(f"{target.name}.unverified"), target.with_suffix(".unverified.json")
+    for left in (unverified, failed):
+        left.unlink(missing_ok=True)  # of an earlier try
+    sweep(target)
     verification = None
     if args.no_verify:
         write(trained, base, target, args.quantization, args.merged)
         report_of(target).unlink(missing_ok=True)  # of the file that was there
     else:
-        unverified = target.with_name(f"{target.name}.unverified")
         write(trained, base, unverified, args.quantization, args.merged)
-        verification = verified(trained, base, unverified, target, held_out)
+        with kept_only_when_compared(unverified):
+            if able:
+                verification = verify(trained, base, unverified, target.name, held_out)
+            else:
+                verification = unable(unverified, target.name, args.quantization)
+            show(verification.levels)
+            if not verification.holds:
+                write_json(failed, verification.report())
+                also = f", and the folder {args.merged} is that model" if args.merged else ""
+                print(f"The file stays {unverified}{also}.")
+                raise contradiction(verification, failed, trained.path)
+            os.replace(unverified, target)
+        write_json(report_of(target), verification.report())
     write_modelfile(target.with_suffix(".Modelfile"), modelfile)
     remember_export(target)
     print(f"Wrote {target} ({target.stat().st_size / 1e6:.0f} MB) and {target.with_suffix('.Modelfile').name}.")
@@ -91,23 +111,22 @@ def run(args: argparse.Namespace) -> int:
         into_ollama(trained, target, args.ollama, settings, verification)
         print(f"Next: ollama run {args.ollama}")
     else:
-        print(f"Next: kosent chat --model {target}" if verification else f"Next: kosent verify {trained.path} {target}")
+        summary = verification.summary if verification else "Not verified."
+        command = f"chat --model {target}" if verification and able else f"verify {trained.path} {target}"
+        print(f"{summary} Next: kosent {command}")
     return 0
 
 
-def verified(run: RunDirectory, base: Path, file: Path, target: Path, held_out: list[list[dict[str, str]]]) -> Verification:
-    """Compares `file` with the trained model and gives it its name. Raises `VerificationError` when it says something else."""
-    able = not any(extras.missing(extra) for extra in NEEDS)
-    verification = verify(run, base, file, target.name, held_out) if able else unable(file, target.name)
-    failed = target.with_suffix(".unverified.json")
+@contextmanager
+def kept_only_when_compared(file: Path) -> Iterator[None]:
+    """Removes `file` when the block is interrupted or cannot compare; one that was found wrong stays, to be looked at."""
     try:
-        finish(verification, report_of(target) if verification.holds else failed, run.path)
+        yield
     except VerificationError:
-        print(f"The file stays {file}.")
         raise
-    os.replace(file, target)
-    failed.unlink(missing_ok=True)  # of an earlier try
-    return verification
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def into_ollama(run: RunDirectory, file: Path, name: str, settings: OllamaSettings, verification: Verification | None) -> None:
@@ -121,8 +140,8 @@ def into_ollama(run: RunDirectory, file: Path, name: str, settings: OllamaSettin
     with ollama_upload.created(file, name, settings) as there:
         if verification and not any(extras.missing(extra) for extra in NEEDS):
             level = check_ollama_says(there, file, run.system_message)
-            write_json(report_of(file), with_level(verification, level).report())
-            print(f"{level.name:<13} {level.line}.")
+            write_json(report_of(file), verification.and_level(level).report())
+            show([level])
             if level.holds is False:
                 raise VerificationError(
                     f"Ollama does not say with {there} what {file} says; see {report_of(file)}.",
@@ -139,29 +158,6 @@ def write_modelfile(file: Path, text: str) -> None:
         file.replace(old)
         print(f"The Modelfile that was there is {old.name} now.")
     write_text(file, text)
-
-
-def licence_of(base: Path) -> str:
-    """The text of the base's licence, as far as it lies beside it; else nothing."""
-    files = [base / name for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE.md")]
-    found = next((file for file in files if file.is_file()), None)
-    return found.read_text(encoding="utf-8", errors="replace") if found else ""
-
-
-def base_of(trained: RunDirectory, given: Path | None) -> tuple[RunDirectory, Path]:
-    """The run and the folder whose tensors are merged, checked against the hashes of training. Raises `KosentError`."""
-    from kosent import hf
-    from kosent.export.architectures import base_config
-
-    if trained.weights is not None:
-        return trained, trained.weights
-    if given:
-        trained = rebased(trained, given)
-        return trained, Path(trained.base)
-    base_config(Path(hf.resolve_base(trained.base, weights=False)))  # whether it can be exported, before gigabytes are fetched
-    base = Path(hf.resolve_base(trained.base))
-    check_base(trained, base, hf.base_hashes(str(base)) if trained.facts["base"]["sha256"] else {})
-    return trained, base
 
 
 def write(trained: RunDirectory, base: Path, target: Path, quantization: str, merged: Path | None = None) -> None:
@@ -213,26 +209,4 @@ def check_space(target: Path, needed: int) -> None:
         raise KosentError(
             f"{target} needs {needed / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB free.",
             hint="make room, or name another disk with --output; --quantization q8_0 needs half of f16",
-        )
-
-
-def rebased(trained: RunDirectory, folder: Path) -> RunDirectory:
-    """The run with `folder` as its base, remembered in `run.json`. Raises `UsageError` when that is another base."""
-    from kosent import hf
-
-    if not folder.is_dir():
-        raise UsageError(f"--base: there is no folder {folder}.", hint="name the folder that holds the base's config.json")
-    facts = hf.base_facts(str(folder), trained.path)
-    check_base(trained, folder, facts["sha256"])
-    return trained.with_base(facts)
-
-
-def check_base(trained: RunDirectory, folder: Path, found: dict[str, str]) -> None:
-    """Raises `UsageError` with the files whose hash in `found` is not the recorded one, or that only one side has."""
-    recorded = trained.facts["base"]["sha256"]
-    other = sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
-    if other:
-        raise UsageError(
-            f"The base in {folder} is not the one that {trained.path} was trained on; other files: {', '.join(other)}.",
-            hint=f"kosent export {trained.path} --base FOLDER     (a folder that holds the old one); or train again",
         )

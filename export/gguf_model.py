@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kosent.errors import ModelError
+from kosent.export.levels import BATCH
 from kosent.llama_cpp_log import silence
 from kosent.prompts import Layout, Message, layout_of_template, render
-
-BATCH = 512
-"""Tokens in one pass."""
 
 
 class GgufModel:
@@ -28,9 +26,9 @@ class GgufModel:
             self.llama = Llama(str(file), verbose=False, **options)
         except ValueError as error:
             raise ModelError(f"llama.cpp cannot load {file}: {error}", hint="export it again") from error
-        self.template: str = self.llama.metadata["tokenizer.chat_template"]
+        self.template: str = self.llama.metadata.get("tokenizer.chat_template", "")
         self.layout: Layout = layout_of_template(self.template)
-        self.file_type: str = self.llama.metadata["general.file_type"]
+        self.file_type: str = self.llama.metadata.get("general.file_type", "unknown")
         number = int(self.llama.metadata.get("tokenizer.ggml.bos_token_id", -1))
         self.bos: str = self.pieces([number]) if number >= 0 else ""
 
@@ -62,15 +60,22 @@ class GgufModel:
 
     def greedy(self, prompt: Sequence[int], most: int) -> tuple[list[int], bool]:
         """The most probable tokens one after another, at most `most`, the one that ends the reply included; whether it ended."""
-        self._forget()
         reply: list[int] = []
-        last = self._decode(prompt, 0, {len(prompt) - 1})
-        while len(reply) < most:
-            reply.append(int(last[0].argmax()))
-            if self.ends(reply[-1]):
+        for best, _ in self.steps(prompt, most):
+            reply.append(best)
+            if self.ends(best):
                 return reply, True
-            last = self._decode(reply[-1:], len(prompt) + len(reply) - 1, {0})
         return reply, False
+
+    def steps(self, prompt: Sequence[int], most: int) -> Iterator[tuple[int, float]]:
+        """The most probable token, and how far its logit is above the next one's, again and again, at most `most` times."""
+        self._forget()
+        logits = self._decode(prompt, 0, {len(prompt) - 1})[0]
+        for position in range(len(prompt), len(prompt) + most):
+            second, best = (int(token) for token in np.argpartition(logits, -2)[-2:])
+            yield best, round(float(logits[best] - logits[second]), 4)
+            if position + 1 < len(prompt) + most:
+                logits = self._decode([best], position, {0})[0]
 
     def _forget(self) -> None:
         import llama_cpp

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kosent.export.conversations import conversations, questions
+from kosent.export.conversations import conversations
 from kosent.progress import progress
-from kosent.prompts import Layout, render
+from kosent.prompts import Layout
 
 if TYPE_CHECKING:
     from kosent.export.gguf_model import GgufModel
@@ -27,6 +27,8 @@ LONGEST_REPLY = 256
 """Tokens, as in `kosent chat`."""
 ROWS_AT_ONCE = 64
 """Positions whose logits are compared at a time."""
+BATCH = 512
+"""Tokens that llama.cpp computes in one pass."""
 SURELY = 1.645
 """Standard deviations of a one-sided interval of 95 %."""
 
@@ -77,20 +79,17 @@ def first_difference(expected: Sequence[int], found: Sequence[int], tokenizer: A
     }  # fmt: skip
 
 
-def answer(exported: GgufModel, system: str, template: str, layout: Layout) -> list[tuple[Dialogue, bool]]:
-    """The file's greedy replies to `questions`, each with its prompt as a dialogue, and whether it ended by itself."""
+def answer(exported: GgufModel, prompts: Sequence[list[int]]) -> list[tuple[Dialogue, bool]]:
+    """The file's greedy replies, each with its prompt as a dialogue, and whether it ended by itself."""
     from kosent.finetune.encode import IGNORED, Dialogue
 
-    asked = questions(system)
     found = []
-    with progress("replies", len(asked)) as advance:
-        for number, messages in enumerate(asked):
+    with progress("replies", len(prompts)) as advance:
+        for number, prompt in enumerate(prompts):
             advance(number, "")
-            text = render(messages, template, layout, bos_token=exported.bos, add_generation_prompt=True)
-            prompt = exported.llama.tokenize(text.encode(), add_bos=False, special=True)
             reply, ended = exported.greedy(prompt, LONGEST_REPLY)
             found.append((Dialogue([*prompt, *reply], [IGNORED] * len(prompt) + reply), ended))
-        advance(len(asked), "")
+        advance(len(prompts), "")
     return found
 
 

@@ -67,15 +67,18 @@ def created(file: Path, name: str, settings: OllamaSettings) -> Iterator[str]:
     client = Client(host=ollama_url(), trust_env=False, timeout=600)
     start, colon, tag = name.partition(":")
     other = f"{start}-unverified{colon}{tag}"
-    with explained(ollama_url(), f"make the model {name!r}"):
-        client.create(
-            other, files={file.name: digest}, template=settings.template, system=settings.system, parameters=settings.parameters,
-            license=settings.licence or None,
-        )  # fmt: skip
+
+    def create(called: str) -> None:
+        with explained(ollama_url(), f"make the model {name!r}"):
+            client.create(
+                called, files={file.name: digest}, template=settings.template, system=settings.system,
+                parameters=settings.parameters, license=settings.licence or None,
+            )  # fmt: skip
+
+    create(other)
     try:
         yield other
-        with explained(ollama_url(), f"make the model {name!r}"):
-            client.copy(other, name)
+        create(name)  # not a copy: Ollama would keep the blob of a model that is replaced
     except VerificationError:
         raise
     except BaseException:

@@ -7,6 +7,7 @@ Everything is float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -150,7 +151,8 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
 
     config = PeftConfig.from_pretrained(str(adapter))
     config.base_model_name_or_path = None  # PEFT would warn that the base has another path now
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers 5.23 through peft 0.21
         tuned = get_peft_model(model, config)
     stored = load_peft_weights(str(adapter), device="cpu")
     for name, _ in list(tuned.named_parameters()):

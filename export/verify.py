@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kosent import extras
-from kosent.errors import ModelError, UsageError, VerificationError
+from kosent.errors import DataError, ModelError, UsageError
+from kosent.export.conversations import questions
 from kosent.export.levels import (
+    BATCH,
     LONGEST_REPLY,
     ROWS_AT_ONCE,
     Level,
@@ -34,34 +35,27 @@ from kosent.export.levels import (
     judge_replies,
     not_run,
 )
-from kosent.export.quantizer import K_QUANTS
+from kosent.export.verification import (
+    FILE_TYPES,
+    LIMITS,
+    NEEDS,
+    Verification,
+    contradiction,
+    report_of,
+    show,
+)
 from kosent.files import sha256, write_json
 from kosent.memory import free_memory
+from kosent.models import resolve_model
 from kosent.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from kosent.export.gguf_model import GgufModel
     from kosent.export.trained_model import TrainedModel
     from kosent.finetune.encode import Dialogue
 
-LIMITS = {
-    "f32": (0.995, 1e-4), "f16": (0.995, 1e-4), "bf16": (0.98, 1e-3), "q8_0": (0.92, 0.01), "q6_k": (0.9, 0.03),
-    "q5_k_m": (0.9, 0.06), "q5_k_s": (0.9, 0.06), "q4_k_m": (0.9, 0.1), "q4_k_s": (0.9, 0.1), "q3_k_m": (0.8, 0.25),
-}  # fmt: skip
-"""Quantization -> (least share of equal most probable tokens, greatest mean KL divergence in nats).
-
-f16 to q6_k are calibrated on Gemma 3 270M, which is often torn between two words (docs/export.md has what was measured); q5 to
-q3 are what may be asked of a larger model. Gemma 3 270M does not reach them.
-"""
-
-FILE_TYPES = {"0": "f32", "1": "f16", "32": "bf16", "7": "q8_0"} | {str(number): name for name, number in K_QUANTS.items()}
-"""`general.file_type` of GGUF -> quantization (llama.h, enum llama_ftype)."""
-NEEDS = ("finetune", "embedded")
-"""Extras."""
 DIALOGUES = 12
 MOST_TOKENS = 4096
 """Of all dialogues together, which go through a layer at once."""
-LEVELS = ("tokens", "distribution", "replies")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,74 +73,60 @@ def run(args: argparse.Namespace) -> int:
         raise ModelError(f"There is no file {args.gguf}.", hint=f"kosent export {args.run_directory}")
     from kosent import hf
 
+    if args.ollama:
+        resolve_model(f"ollama:{args.ollama}")  # whether it is there, before minutes are spent
     base = trained.weights or Path(hf.resolve_base(trained.base))
-    verification = verify(trained, base, args.gguf, args.gguf.name, read_held_out(args.data, args.dialogues))
+    held_out = read_held_out(args.data, args.dialogues, trained, base)
+    verification = verify(trained, base, args.gguf, args.gguf.name, held_out)
+    report = report_of(args.gguf)
+    show(verification.levels)
     if args.ollama:
         from kosent.export.ollama_check import check_ollama_says
 
+        write_json(report, verification.report())
         level = check_ollama_says(args.ollama, args.gguf, trained.system_message)
-        verification = with_level(verification, level)
-    finish(verification, report_of(args.gguf), trained.path)
-    print(f"Verified. Next: kosent chat --model {args.gguf}")
+        verification = verification.and_level(level)
+        show([level])
+    write_json(report, verification.report())
+    if not verification.holds:
+        raise contradiction(verification, report, trained.path)
+    print(f"{verification.summary} Next: kosent chat --model {args.gguf}")
     return 0
 
 
-@dataclass(frozen=True)
-class Verification:
-    file: dict[str, str]
-    """Name and SHA-256 of what was verified."""
-    levels: list[Level]
+def read_held_out(data: Path | None, most: int, run: RunDirectory, base: Path) -> list[Dialogue]:
+    """At most `most` test dialogues of `data` as token ids; those of which not one reply fits are left out.
 
-    @property
-    def holds(self) -> bool:
-        """Whether no level fails."""
-        return not any(level.holds is False for level in self.levels)
-
-    def report(self) -> dict[str, Any]:
-        words = {True: "holds", False: "fails", None: "not run"}
-        return {
-            "gguf": self.file,
-            **{level.name: {"status": words[level.holds], "summary": level.line} | level.facts for level in self.levels},
-            "holds": self.holds,
-        }
-
-
-def report_of(gguf: Path) -> Path:
-    return gguf.with_suffix(".verification.json")
-
-
-def finish(verification: Verification, report: Path, run: Path) -> None:
-    """Prints a line a level and writes the report. Raises `VerificationError` when one fails."""
-    write_json(report, verification.report())
-    for level in verification.levels:
-        print(f"{level.name:<13} {level.line}.")
-    if not verification.holds:
-        raise VerificationError(
-            f"{verification.file['name']} does not say what {run} says; see {report}.",
-            hint=f"kosent export {run} --quantization f16     (the smaller a model, the less it can be rounded)",
-        )
-
-
-def unable(gguf: Path, name: str) -> Verification:
-    """Where what is needed to look is not installed."""
-    lacking = ",".join(extra for extra in NEEDS if extras.missing(extra))
-    return Verification(
-        {"name": name, "sha256": sha256(gguf)}, [not_run(level, f"pip install 'kosent[{lacking}]'") for level in LEVELS]
-    )
-
-
-def read_held_out(data: Path | None, most: int) -> list[list[dict[str, str]]]:
-    """Raises `UsageError` or `DataError` when there is nothing to read in `data`."""
+    Raises `UsageError` or `DataError` when there is nothing to read.
+    """
     if data is None:
         return []
-    from kosent.finetune.plan import read_split
-
     if most < 1:
         raise UsageError(f"--dialogues: at least one dialogue is compared, not {most}.", hint=f"--dialogues {DIALOGUES}")
-    return read_split(data, "test")[:most]
+    from kosent import hf
+    from kosent.finetune.encode import encode
+    from kosent.finetune.plan import read_split
+
+    messages = read_split(data, "test")[:most]
+    hf.quiet()
+    tokenizer = hf.load_tokenizer(str(base))
+    found = []
+    for talk in messages:
+        try:
+            found.append(encode(talk, tokenizer, run.template, run.layout, int(run.facts["recipe"]["max_length"])))
+        except DataError:
+            continue
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{data / 'test.jsonl'} holds a message without role or content: {str(talk)[:80]}",
+                hint=f"kosent prepare SOURCE --output {data}",
+            ) from error
+    if not found:
+        raise DataError(f"Not one reply in the first {most} dialogues of {data / 'test.jsonl'} fits the run's max_length.")
+    return _together(found)
 
 
-def verify(run: RunDirectory, base: Path, gguf: Path, name: str, held_out: Sequence[Sequence[dict[str, str]]]) -> Verification:
+def verify(run: RunDirectory, base: Path, gguf: Path, name: str, held_out: Sequence[Dialogue]) -> Verification:
     """Compares the file `gguf`, which will be called `name`, with the run whose base lies in `base`, on three levels.
 
     Without `held_out` dialogues the file's own replies take their place. Raises `ModelError` when either cannot be loaded.
@@ -156,17 +136,14 @@ def verify(run: RunDirectory, base: Path, gguf: Path, name: str, held_out: Seque
 
     hf.quiet()
     tokenizer = hf.load_tokenizer(str(base))
-    file = {"name": name, "sha256": sha256(gguf)}
     vocabulary = GgufModel(gguf)
-    if vocabulary.file_type not in FILE_TYPES:
+    kind = FILE_TYPES.get(vocabulary.file_type)
+    if kind is None:
         raise ModelError(f"{gguf} is of a type that `kosent export` does not write (general.file_type {vocabulary.file_type}).")
     tokens = check_tokens(tokenizer, run.template, run.layout, vocabulary)
-    from kosent.finetune.encode import encode
-
-    longest = int(run.facts["recipe"]["max_length"])
-    dialogues = _together([encode(list(m), tokenizer, run.template, run.layout, longest) for m in held_out])
-    limits = LIMITS[FILE_TYPES[vocabulary.file_type]]
-    return Verification(file, [tokens, *check_model(run, base, gguf, dialogues, tokenizer, limits)])
+    prompts = [vocabulary.prompt(messages) for messages in questions(run.system_message)]
+    file = {"name": name, "type": kind, "sha256": sha256(gguf)}
+    return Verification(file, [tokens, *check_model(run, base, gguf, held_out, prompts, LIMITS[kind])])
 
 
 def _together(dialogues: list[Dialogue]) -> list[Dialogue]:
@@ -182,22 +159,28 @@ def _together(dialogues: list[Dialogue]) -> list[Dialogue]:
 
 
 def check_model(
-    run: RunDirectory, base: Path, gguf: Path, held_out: list[Dialogue], tokenizer: Any, limits: tuple[float, float]
+    run: RunDirectory,
+    base: Path,
+    gguf: Path,
+    held_out: Sequence[Dialogue],
+    prompts: Sequence[list[int]],
+    limits: tuple[float, float],
 ) -> list[Level]:
     """The levels that need both models computed."""
     from kosent.export.gguf_model import GgufModel
     from kosent.export.trained_model import TrainedModel
 
-    longest = max((len(dialogue.ids) for dialogue in held_out), default=0)
-    exported = GgufModel(gguf, max(longest, 4 * LONGEST_REPLY))
+    lengths = [*(len(dialogue.ids) for dialogue in held_out), *(len(prompt) + LONGEST_REPLY for prompt in prompts)]
+    exported = GgufModel(gguf, max(lengths))
+    (end,) = exported.llama.tokenize(run.layout.end_of_turn.encode(), add_bos=False, special=True)
     with TrainedModel(base, None if run.weights else run.adapter) as trained:
-        needed, free = memory_needed(trained, held_out, exported), free_memory()
+        rows = max([LONGEST_REPLY, *(dialogue.supervised for dialogue in held_out)])
+        needed, free = memory_needed(trained, sum(lengths), rows, exported.llama.n_vocab()), free_memory()
         if needed > free:
             why = f"needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
             return [not_run("distribution", why), not_run("replies", why)]
-        replies = answer(exported, run.system_message, run.template, run.layout)
+        replies = answer(exported, prompts)
         spoken = [dialogue for dialogue, _ in replies]
-        end = tokenizer.convert_tokens_to_ids(run.layout.end_of_turn)
         positions, written = compare(trained, exported, held_out or spoken, spoken, end)
     text = f"{len(held_out)} held-out dialogues" if held_out else f"the file's own {len(spoken)} replies (no --data)"
     return [
@@ -206,14 +189,9 @@ def check_model(
     ]
 
 
-def memory_needed(trained: TrainedModel, dialogues: Sequence[Dialogue], exported: GgufModel) -> int:
-    """Bytes: the trained model's largest part, a layer's activations, logits at hand, and the file as far as it is read."""
+def memory_needed(trained: TrainedModel, tokens: int, rows: int, vocabulary: int) -> int:
+    """Bytes: the trained model's largest part, a layer's activations, and logits, ours (`rows` at once) and llama.cpp's own."""
     config = trained.model.config
-    tokens = sum(len(dialogue.ids) for dialogue in dialogues) + 4 * LONGEST_REPLY
     activations = 4 * tokens * (8 * config.hidden_size + 3 * config.intermediate_size)
-    logits = 4 * exported.llama.n_vocab() * (4 * ROWS_AT_ONCE + LONGEST_REPLY)
+    logits = 4 * vocabulary * (4 * ROWS_AT_ONCE + rows + min(rows, BATCH))
     return int(trained.largest + activations + logits + 300_000_000)
-
-
-def with_level(verification: Verification, level: Level) -> Verification:
-    return Verification(verification.file, [*verification.levels, level])

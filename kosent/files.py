@@ -19,7 +19,7 @@ from typing import Any
 def atomic_path(target: Path) -> Iterator[Path]:
     """Gives a temporary path beside `target`; renamed onto it when the block ends well, removed when it does not."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
+    sweep(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -45,7 +45,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     aside = target.with_name(f".{target.name}.old")
     if aside.is_dir() and not target.exists():
         aside.rename(target)
-    _sweep(target)
+    sweep(target)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:
@@ -76,7 +76,7 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(at_current_folder, os.fsencode(one), at_current_folder, os.fsencode(other), exchange) == 0)
 
 
-def _sweep(target: Path) -> None:
+def sweep(target: Path) -> None:
     """Removes what a killed process left beside `target`."""
     for left in target.parent.glob(f".{target.name}.*.tmp"):
         process = left.name.removesuffix(".tmp").rpartition(".")[2]

@@ -11,5 +11,7 @@ def free_memory() -> int:
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").splitlines())
+        files = int(statistics["inactive_file"]) + int(statistics["active_file"])  # given back as soon as it is needed
+        free = min(free, int(limit.read_text()) - int(used.read_text()) + files)
     return free

@@ -13,6 +13,7 @@ model has one), so a rendered prompt is tokenized without adding another. Render
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -50,7 +51,9 @@ class Layout:
         return files("kosent").joinpath("templates", f"{self.name}.jinja").read_text(encoding="utf-8").rstrip("\n")
 
     def protect(self, content: str) -> str:
-        """Breaks the layout's own markers inside `content` by a space, so that nobody can type a turn border."""
+        """Breaks the layout's own markers inside `content` by a space, so that nobody can type a turn border, and composes Hangul
+        (NFC): what is copied from a Mac comes decomposed, and tokenizers differ in whether they compose it."""
+        content = unicodedata.normalize("NFC", content)
         for marker in self.markers:
             content = content.replace(marker, f"{marker[0]} {marker[1:]}")
         return content

@@ -14,7 +14,7 @@ from gguf.quants import dequantize
 from safetensors.torch import save_file
 
 from kosent.export.architectures import row_order
-from kosent.files import write_json
+from kosent.files import read_json, write_json
 
 LAYER = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
@@ -138,4 +138,7 @@ def random_base(kind: str, tokenizer_of: Path, folder: Path, *, max_shard_size: 
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer_of / name, folder / name)
+    if kind.startswith("qwen"):  # whose tokenizers compose Hangul
+        tokenizer = read_json(folder / "tokenizer.json")
+        write_json(folder / "tokenizer.json", tokenizer | {"normalizer": {"type": "NFC"}})
     return folder

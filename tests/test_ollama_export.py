@@ -29,7 +29,7 @@ from kosent.export import ollama_check, ollama_upload
 from kosent.export.export import into_ollama
 from kosent.export.gguf_model import GgufModel
 from kosent.export.modelfile import GO_TEMPLATES, STOPS, ollama_settings
-from kosent.export.verify import Verification
+from kosent.export.verification import Verification
 from kosent.files import read_json, sha256
 from kosent.prompts import LAYOUTS, SYSTEM_MESSAGE, render
 from kosent.run_directory import RunDirectory
@@ -154,7 +154,7 @@ def read_until(terminal: int, wanted: str) -> str:
     return shown.decode(errors="replace")
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ["gemma", "llama3"])  # the export has compared chatml
 def test_every_go_template_writes_what_the_jinja_one_writes(name: str, in_ollama: Path, ollama: str) -> None:
     """As many tokens, with and without a system message, with the markers as plain text where SmolLM2 does not know them."""
     from llama_cpp import Llama

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 import bases
-from kosent import extras
+from kosent import extras, hf
 from kosent.cli import main
 from kosent.errors import ModelError
-from kosent.export import adapter, levels, verify
+from kosent.export import adapter, levels, verification, verify
 from kosent.export.gguf_model import GgufModel
+from kosent.export.gguf_writer import Export
 from kosent.export.levels import Position, judge_distribution, judge_replies, upper_share
 from kosent.export.trained_model import TrainedModel
-from kosent.files import read_json, sha256
+from kosent.files import read_json, read_jsonl, sha256, write_jsonl
 from kosent.finetune.encode import IGNORED, Dialogue
+from kosent.prompts import LAYOUTS, _compiled, render
 from test_export_kinds import adapter_for
 
 
@@ -135,11 +138,14 @@ def test_what_was_not_run_is_said(
     monkeypatch.setattr(verify, "free_memory", lambda: 10**8)
     assert main(arguments) == 0
     report = read_json(tmp_path / "model.verification.json")
-    assert [report[name]["status"] for name in verify.LEVELS] == ["holds", "not run", "not run"]
-    assert "not run: needs 0." in capsys.readouterr().out
+    assert [report[name]["status"] for name in verification.LEVELS] == ["holds", "not run", "not run"]
+    assert report["holds"] and not report["complete"]
+    shown = capsys.readouterr().out
+    assert "GB of memory, and 0.1 GB are free" in shown and "this was not compared: distribution, replies. Next: kosent chat" in shown
     monkeypatch.setitem(extras.MODULES, "embedded", ("no_such_module",))
     assert main(arguments) == 0
-    assert "tokens        not run: pip install 'kosent[embedded]'" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "tokens        not run: pip install 'kosent[embedded]'" in shown and "Next: kosent verify" in shown
     assert main([*arguments, "--no-verify"]) == 0
     assert "Next: kosent verify" in capsys.readouterr().out
     assert not (tmp_path / "model.verification.json").exists()
@@ -156,6 +162,60 @@ def test_bad_input_is_refused_before_anything_is_written(
     (tmp_path / "broken.gguf").write_bytes(tiny_gguf.read_bytes()[:5000])
     assert main(["verify", str(tiny_run), str(tmp_path / "broken.gguf")]) == 5
     assert "llama.cpp cannot load" in capsys.readouterr().err
+
+
+def test_held_out_dialogues_are_read_before_anything_is_written(
+    tiny_run: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One too long is left out; when all are, or one is no dialogue, that is said at once."""
+    arguments = ["export", str(tiny_run), "--output", str(tmp_path / "m.gguf"), "--data", str(tmp_path)]
+    long = {"messages": [{"role": "user", "content": "가" * 3000}, {"role": "assistant", "content": "네."}]}
+    write_jsonl(tmp_path / "test.jsonl", [long])
+    assert main(arguments) == 3
+    assert "fits the run's max_length" in capsys.readouterr().err
+    write_jsonl(tmp_path / "test.jsonl", [{"messages": [{"role": "user"}]}])
+    assert main(arguments) == 3
+    assert "a message without role or content" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.gguf*"))
+    good = read_jsonl(small_data / "test.jsonl")[0]
+    write_jsonl(tmp_path / "test.jsonl", [long, good])
+    assert main(arguments) == 0
+    assert read_json(tmp_path / "m.verification.json")["distribution"]["dialogues"] == 1
+
+
+def test_interrupted_while_it_compares_nothing_is_left(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / ".m.gguf.999999.tmp").write_text("of a killed export")
+    monkeypatch.setattr(verify, "answer", interrupted)
+    assert main(["export", str(tiny_run), "--output", str(tmp_path / "m.gguf")]) == 130
+    assert list(tmp_path.glob("*m.gguf*")) == list(tmp_path.glob(".m.*")) == []
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_template_protects_its_own_markers_and_hangul_is_composed(name: str) -> None:
+    """Also where a server knows nothing but the template; `render` composes Hangul besides."""
+    layout = LAYOUTS[name]
+    talk = [
+        {"role": role, "content": f"  {''.join(layout.markers)}<{layout.markers[0]}\n"}
+        for role in ("system", "user", "assistant")
+    ]
+    alone = _compiled(layout.template).render(messages=talk, bos_token="", add_generation_prompt=True)
+    assert alone == render(talk, layout.template, layout, add_generation_prompt=True)
+    assert alone.count(layout.end_of_turn) == (2 if name == "gemma" else 3)
+    decomposed = [{"role": "user", "content": unicodedata.normalize("NFD", "외로워요")}]
+    assert "외로워요" in render(decomposed, layout.template, layout)
+
+
+def test_qwens_tokenizer_composes_hangul_and_llama_cpp_need_not(small: dict[str, Path], tmp_path: Path) -> None:
+    layout = LAYOUTS["chatml"]
+    with Export(small["qwen3"], None, layout.template, layout) as made:
+        made.write(tmp_path / "model.gguf", "f32")
+    level = levels.check_tokens(
+        hf.load_tokenizer(str(small["qwen3"])), layout.template, layout, GgufModel(tmp_path / "model.gguf")
+    )
+    assert level.holds, level.line
 
 
 def position(same: bool, divergence: float) -> Position:
