@@ -141,7 +141,10 @@ def test_what_was_not_run_is_said(
     assert [report[name]["status"] for name in verification.LEVELS] == ["holds", "not run", "not run"]
     assert report["holds"] and not report["complete"]
     shown = capsys.readouterr().out
-    assert "GB of memory, and 0.1 GB are free" in shown and "this was not compared: distribution, replies. Next: kosent chat" in shown
+    assert (
+        "GB of memory, and 0.1 GB are free" in shown
+        and "this was not compared: distribution, replies. Next: kosent chat" in shown
+    )
     monkeypatch.setitem(extras.MODULES, "embedded", ("no_such_module",))
     assert main(arguments) == 0
     shown = capsys.readouterr().out

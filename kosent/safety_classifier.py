@@ -1,0 +1,72 @@
+"""How strongly a Korean message speaks of crisis or of heavy distress: logistic regression on pieces of its words.
+
+A message is reduced to its letters. Every run of three to seven jamo is a feature (so that 죽고시퍼 shares most of its own with
+죽고 싶어), and every run of one to four syllables and of one to three words, by its CRC-32. The weights are 8-bit integers in
+`data/safety_weights.bin`, made by `benchmarks/safety.py --fit` from the lines in `benchmarks/data/`. Plain Python, a millisecond
+or two a message, no library.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import unicodedata
+import zlib
+from functools import cache
+from importlib.resources import files
+
+CLASSES = ("none", "concern", "crisis")
+JAMO_RUNS, SYLLABLE_RUNS, WORD_RUNS = range(3, 8), range(1, 5), range(1, 4)
+LONGEST = 200
+"""Letters that are looked at; longer messages are given in parts (`kosent.safety`)."""
+WEIGHTS = files("kosent").joinpath("data", "safety_weights.bin")
+"""A line with biases, what one integer is worth and the number of features; their CRCs; a byte for each and class."""
+_LAUGH = re.compile(r"([ㅋㅎㅠㅜ.!?~ㄷㅡ;])\1+")
+_OTHER = re.compile(r"[^\w\sㄱ-ㅎㅏ-ㅣ?!.]|_")
+_DIGITS = re.compile(r"\d+")
+
+
+def simplified(text: str) -> str:
+    """NFC, lower case, repeated marks once, digits as 0, other symbols as spaces."""
+    text = unicodedata.normalize("NFC", text).lower()
+    text = _DIGITS.sub("0", _OTHER.sub(" ", _LAUGH.sub(r"\1", text)))
+    return " ".join(text.split())[:LONGEST]
+
+
+def features(text: str) -> set[int]:
+    """CRC-32 of each of a message's pieces."""
+    plain = simplified(text)
+    syllables = f"^{plain.replace(' ', '')}$"
+    words = ["^", *plain.split(), "$"]
+    pieces = _runs("j", unicodedata.normalize("NFD", syllables), JAMO_RUNS) + _runs("s", syllables, SYLLABLE_RUNS)
+    pieces += [f"w{' '.join(words[i : i + length])}" for length in WORD_RUNS for i in range(len(words) - length + 1)]
+    return {zlib.crc32(piece.encode()) for piece in pieces}
+
+
+def _runs(kind: str, letters: str, lengths: range) -> list[str]:
+    return [kind + letters[i : i + length] for length in lengths for i in range(len(letters) - length + 1)]
+
+
+@cache
+def weights() -> tuple[list[float], dict[int, int], memoryview, float]:
+    """Biases of the classes; the place of each feature; the weights, `len(CLASSES)` integers a place; what one is worth."""
+    data = WEIGHTS.read_bytes()
+    head, _, body = data.partition(b"\n")
+    *biases, unit, count = (float(word) for word in head.split())
+    size = int(count)
+    if len(biases) != len(CLASSES) or len(body) != size * (4 + len(CLASSES)):
+        raise ValueError(f"{WEIGHTS} is damaged")
+    places = dict(zip(struct.unpack(f"<{size}I", body[: 4 * size]), range(0, size * len(CLASSES), len(CLASSES)), strict=True))
+    return biases, places, memoryview(body[4 * size :]).cast("b"), unit
+
+
+def probabilities(text: str) -> dict[str, float]:
+    """Of each of `CLASSES`, for one message or sentence."""
+    biases, places, values, unit = weights()
+    found = [places[feature] for feature in features(text) if feature in places]
+    scale = unit / math.sqrt(max(1, len(found)))
+    scores = [bias + scale * sum(values[place + number] for place in found) for number, bias in enumerate(biases)]
+    highest = max(scores)
+    powers = [math.exp(score - highest) for score in scores]
+    return dict(zip(CLASSES, (power / sum(powers) for power in powers), strict=True))
