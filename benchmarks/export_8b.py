@@ -87,7 +87,9 @@ def build_run(folder: Path, base: Path) -> Path:
             tensors[f"{key}.lora_A.weight"] = torch.empty(RANK, columns).normal_(0, 0.02, generator=generator)
             tensors[f"{key}.lora_B.weight"] = torch.empty(rows, RANK).normal_(0, 0.02, generator=generator)
     save_file(tensors, run / "adapter" / "adapter_model.safetensors")
-    write_json(run / "adapter" / "adapter_config.json", {"peft_type": "LORA", "r": RANK, "lora_alpha": 32, "bias": "none"})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 32, "bias": "none"}
+    targets = [name.rpartition(".")[2] for name in LINEAR]
+    write_json(run / "adapter" / "adapter_config.json", config | {"target_modules": targets})
     (run / "chat_template.jinja").write_text(layout.template, encoding="utf-8")
     facts = {
         "status": "finished",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import math
 import struct
 import time
@@ -29,6 +30,7 @@ from kosent.safety_classifier import CLASSES, features
 
 HERE = Path(__file__).resolve().parent
 TRAINING = sorted((HERE / "data").glob("safety_*.tsv"))
+EVERYDAY = HERE / "data" / "everyday_songys.tsv"
 TUNE, TEST = (HERE.parent / "tests" / "data" / f"safety_{part}.tsv" for part in ("tune", "test"))
 WEIGHTS = HERE.parent / "kosent" / "data" / "safety_weights.bin"
 C, ITERATIONS, KEPT = 15.0, 200, 100_000
@@ -137,6 +139,17 @@ def print_thresholds(scores: Sequence[tuple[float, bool]]) -> None:
         print(f"from {percent / 100:.2f}: recall {recall:.3f}, precision {sum(alarms) / len(alarms):.3f}")
 
 
+def everyday(corpus: Path) -> Result:
+    """Share of the questions that were not trained on which are called a crisis; prints them, since some may be one."""
+    with corpus.open(encoding="utf-8", newline="") as opened:
+        questions = {" ".join(row["Q"].split()) for row in csv.DictReader(opened)}
+    unseen = sorted(text for text in questions if text and int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2)
+    called = [text for text in unseen if safety.assess(text).level == "crisis"]
+    print(f"called a crisis in {corpus.name}:", *called, sep="\n  ")
+    name = f"everyday: {len(called)} of {len(unseen)} questions called a crisis"
+    return Result(name, round(len(called) / len(unseen), 4), "share", "", True)
+
+
 def timed(test: Sequence[Line]) -> Result:
     safety.assess("안녕")
     seconds = []
@@ -153,12 +166,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="make the weights again")
     parser.add_argument("--cross", action="store_true", help="on what it was trained and tuned on, for whoever changes it")
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="songys' ChatbotData.csv, for false alarms in everyday talk")
     args = parser.parse_args()
     if args.cross:
         rows, scores = [], []
         fold = HERE / "data" / ".fold.bin"
         for held_out in [*TRAINING, TUNE]:
-            write(*fit([line for other in TRAINING if other != held_out for line in lines(other)]), fold)
+            write(*fit([line for other in [*TRAINING, EVERYDAY] if other != held_out for line in lines(other)]), fold)
             safety_classifier.WEIGHTS = fold
             rows += measured(held_out.stem, lines(held_out), False, show=held_out == TUNE)
             scores += [(safety.assess(text).score, level == "crisis") for level, _, text in lines(held_out)]
@@ -167,8 +181,11 @@ def main() -> None:
         report("safety_cross", rows)
         return
     if args.fit:
-        write(*fit([line for file in [*TRAINING, TUNE] for line in lines(file)]), WEIGHTS)
-    report("safety", [*measured("test", lines(TEST), True), timed(lines(TEST))])
+        write(*fit([line for file in [*TRAINING, EVERYDAY, TUNE] for line in lines(file)]), WEIGHTS)
+    rows = [*measured("test", lines(TEST), True), timed(lines(TEST))]
+    if args.corpus:
+        rows.append(everyday(args.corpus))
+    report("safety", rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnablePassthrough
 
 from kosent.models import chat_model_for, resolve_model
 from kosent.prompts import SYSTEM_MESSAGE
@@ -70,32 +70,52 @@ def build_chain(
     chain: Runnable[dict[str, Any], str] = prompt(system or SYSTEM_MESSAGE) | llm | StrOutputParser()
     if retriever is not None:
         chain = RunnablePassthrough.assign(message=_with_passages(retriever)) | chain
-    return _with_card(chain, CARD[lang]) if safety else chain
+    return WithCard(chain, CARD[lang]) if safety else chain
 
 
-def _with_card(chain: Runnable[dict[str, Any], str], card: str) -> Runnable[dict[str, Any], str]:
-    """`chain`, with `card` before a reply at a crisis. The model does not see earlier replies' cards: it would imitate them."""
-    opening = f"{card}\n\n"
+class WithCard(Runnable[dict[str, Any], str]):
+    """`chain`, with `card` before a reply at a crisis: in a stream before the model has said anything, or has failed to.
 
-    def opened(pieces: Iterator[str]) -> Iterator[str]:
-        yield opening
-        yield from pieces
+    The model does not see the cards of earlier replies: it would imitate them.
+    """
 
-    async def opened_async(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
-        yield opening
-        async for piece in pieces:
+    def __init__(self, chain: Runnable[dict[str, Any], str], card: str) -> None:
+        self.chain = chain
+        self.opening = f"{card}\n\n"
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        return self.chain.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        return self.chain.get_output_schema(config)
+
+    def _prepared(self, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """What the model is asked, and what precedes its reply."""
+        history = [_without(message, self.opening) for message in values.get("history") or []]
+        earlier = [message.text for message in history if message.type == "human"]
+        level = assess_conversation(earlier, str(values["message"])).level
+        return values | {"history": history}, self.opening if level == "crisis" else ""
+
+    def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> str:
+        values, opening = self._prepared(input)
+        return opening + self.chain.invoke(values, config, **kwargs)
+
+    async def ainvoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> str:
+        values, opening = self._prepared(input)
+        return opening + await self.chain.ainvoke(values, config, **kwargs)
+
+    def stream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
+        values, opening = self._prepared(input)
+        if opening:
+            yield opening
+        yield from self.chain.stream(values, config, **kwargs)
+
+    async def astream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[str]:
+        values, opening = self._prepared(input)
+        if opening:
+            yield opening
+        async for piece in self.chain.astream(values, config, **kwargs):
             yield piece
-
-    with_opening = chain | RunnableGenerator(opened, opened_async)
-
-    def history_without_cards(values: dict[str, Any]) -> dict[str, Any]:
-        return values | {"history": [_without(message, opening) for message in values.get("history") or []]}
-
-    def fitting(values: dict[str, Any]) -> Runnable[dict[str, Any], str]:
-        earlier = [message.text for message in values["history"] if message.type == "human"]
-        return with_opening if assess_conversation(earlier, str(values["message"])).level == "crisis" else chain
-
-    return RunnableLambda(history_without_cards) | RunnableLambda(fitting)
 
 
 def _without(message: BaseMessage, opening: str) -> BaseMessage:

@@ -65,7 +65,9 @@ def probabilities(text: str) -> dict[str, float]:
     """Of each of `CLASSES`, for one message or sentence."""
     biases, places, values, unit = weights()
     found = [places[feature] for feature in features(text) if feature in places]
-    scale = unit / math.sqrt(max(1, len(found)))
+    if not found:
+        return {name: float(name == "none") for name in CLASSES}
+    scale = unit / math.sqrt(len(found))
     scores = [bias + scale * sum(values[place + number] for place in found) for number, bias in enumerate(biases)]
     highest = max(scores)
     powers = [math.exp(score - highest) for score in scores]
