@@ -33,7 +33,7 @@ TRAINING = sorted((HERE / "data").glob("safety_*.tsv"))
 EVERYDAY = HERE / "data" / "everyday_songys.tsv"
 TUNE, TEST = (HERE.parent / "tests" / "data" / f"safety_{part}.tsv" for part in ("tune", "test"))
 WEIGHTS = HERE.parent / "kosent" / "data" / "safety_weights.bin"
-C, ITERATIONS, KEPT = 15.0, 200, 100_000
+C, ITERATIONS, KEPT = 120.0, 200, 100_000
 RECALL_GOAL, PRECISION_GOAL, TIME_GOAL = 0.97, 0.90, 5.0
 Line = tuple[str, str, str]
 """Level, kind, text."""
