@@ -15,6 +15,7 @@ import argparse
 import csv
 import hashlib
 import math
+import random
 import struct
 import time
 import warnings
@@ -26,6 +27,7 @@ from typing import Any
 
 from common import Result, report
 from kosent import safety, safety_classifier
+from kosent.finetune.corpus import open_corpus
 from kosent.safety_classifier import CLASSES, features
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +35,7 @@ TRAINING = sorted((HERE / "data").glob("safety_*.tsv"))
 EVERYDAY = HERE / "data" / "everyday_songys.tsv"
 TUNE, TEST = (HERE.parent / "tests" / "data" / f"safety_{part}.tsv" for part in ("tune", "test"))
 WEIGHTS = HERE.parent / "kosent" / "data" / "safety_weights.bin"
-C, ITERATIONS, KEPT = 120.0, 200, 100_000
+C, ITERATIONS, KEPT, JOINED, SEED = 120.0, 200, 100_000, 3000, 11
 RECALL_GOAL, PRECISION_GOAL, TIME_GOAL = 0.97, 0.90, 5.0
 Line = tuple[str, str, str]
 """Level, kind, text."""
@@ -46,12 +48,53 @@ def lines(file: Path) -> list[Line]:
         return [(level, kind, text) for level, kind, text in rows]
 
 
+def is_held_out(text: str) -> bool:
+    """Half of the everyday talk and of the starter corpus is not trained on, and measures false alarms."""
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2 == 1
+
+
+def starter() -> list[str]:
+    """What the people in the starter corpus say."""
+    said = (
+        message["content"]
+        for record in open_corpus("starter").records()
+        for message in record.messages
+        if message["role"] == "user"
+    )
+    return sorted(set(said))
+
+
+def background() -> list[Line]:
+    """Everyday talk and ordinary trouble, none of it a crisis."""
+    return lines(EVERYDAY) + [("none", "plain", text) for text in starter() if not is_held_out(text)]
+
+
+def joined(training: Sequence[Line]) -> list[Line]:
+    """Messages of several sentences: ordinary ones, and a crisis with an ordinary sentence before or after it."""
+    draw = random.Random(SEED)
+    ordinary = [text for level, _, text in background()]
+    crises = [line for line in training if line[0] == "crisis"]
+    made = [
+        ("none", "plain", " ".join(_ended(text) for text in draw.sample(ordinary, draw.choice((2, 2, 3))))) for _ in range(JOINED)
+    ]
+    for level, kind, text in draw.sample(crises, JOINED // 3):
+        pair = [_ended(text), _ended(draw.choice(ordinary))]
+        draw.shuffle(pair)
+        made.append((level, kind, " ".join(pair)))
+    return made
+
+
+def _ended(text: str) -> str:
+    return text if text[-1] in ".?!…" else f"{text}."
+
+
 def fit(training: Sequence[Line]) -> tuple[list[int], Any, Any]:
     """Features, their weights (features, classes) and biases: multinomial logistic regression with the squared norm over 2 C
     added, by L-BFGS. Features of one line only are left out, and so are the weakest beyond `KEPT`."""
     import torch
 
     warnings.filterwarnings("ignore", message=".*[Ss]parse")  # in beta, says PyTorch 2.13
+    training = [*training, *background(), *joined(training)]
     pieces = [features(text) for _, _, text in training]
     seen = Counter(piece for one in pieces for piece in one)
     vocabulary = sorted(piece for piece, count in seen.items() if count > 1)
@@ -139,15 +182,19 @@ def print_thresholds(scores: Sequence[tuple[float, bool]]) -> None:
         print(f"from {percent / 100:.2f}: recall {recall:.3f}, precision {sum(alarms) / len(alarms):.3f}")
 
 
-def everyday(corpus: Path) -> Result:
-    """Share of the questions that were not trained on which are called a crisis; prints them, since some may be one."""
-    with corpus.open(encoding="utf-8", newline="") as opened:
-        questions = {" ".join(row["Q"].split()) for row in csv.DictReader(opened)}
-    unseen = sorted(text for text in questions if text and int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2)
+def false_alarms(name: str, texts: Sequence[str]) -> Result:
+    """Share of `texts` that is called a crisis; prints them, since some may be one."""
+    unseen = [text for text in texts if is_held_out(text)]
     called = [text for text in unseen if safety.assess(text).level == "crisis"]
-    print(f"called a crisis in {corpus.name}:", *called, sep="\n  ")
-    name = f"everyday: {len(called)} of {len(unseen)} questions called a crisis"
-    return Result(name, round(len(called) / len(unseen), 4), "share", "", True)
+    print(f"called a crisis, {name}:", *called, sep="\n  ")
+    return Result(
+        f"{name}: {len(called)} of {len(unseen)} called a crisis", round(len(called) / len(unseen), 4), "share", "", True
+    )
+
+
+def questions(corpus: Path) -> list[str]:
+    with corpus.open(encoding="utf-8", newline="") as opened:
+        return sorted({" ".join(row["Q"].split()) for row in csv.DictReader(opened)} - {""})
 
 
 def timed(test: Sequence[Line]) -> Result:
@@ -172,7 +219,7 @@ def main() -> None:
         rows, scores = [], []
         fold = HERE / "data" / ".fold.bin"
         for held_out in [*TRAINING, TUNE]:
-            write(*fit([line for other in [*TRAINING, EVERYDAY] if other != held_out for line in lines(other)]), fold)
+            write(*fit([line for other in TRAINING if other != held_out for line in lines(other)]), fold)
             safety_classifier.WEIGHTS = fold
             rows += measured(held_out.stem, lines(held_out), False, show=held_out == TUNE)
             scores += [(safety.assess(text).score, level == "crisis") for level, _, text in lines(held_out)]
@@ -181,10 +228,11 @@ def main() -> None:
         report("safety_cross", rows)
         return
     if args.fit:
-        write(*fit([line for file in [*TRAINING, EVERYDAY, TUNE] for line in lines(file)]), WEIGHTS)
+        write(*fit([line for file in [*TRAINING, TUNE] for line in lines(file)]), WEIGHTS)
     rows = [*measured("test", lines(TEST), True), timed(lines(TEST))]
+    rows.append(false_alarms("starter corpus", starter()))
     if args.corpus:
-        rows.append(everyday(args.corpus))
+        rows.append(false_alarms("everyday", questions(args.corpus)))
     report("safety", rows)
 
 
