@@ -228,7 +228,7 @@ def main() -> None:
         report("safety_cross", rows)
         return
     if args.fit:
-        write(*fit([line for file in [*TRAINING, TUNE] for line in lines(file)]), WEIGHTS)
+        write(*fit([line for file in TRAINING for line in lines(file)]), WEIGHTS)
     rows = [*measured("test", lines(TEST), True), timed(lines(TEST))]
     rows.append(false_alarms("starter corpus", starter()))
     if args.corpus:
