@@ -29,8 +29,8 @@ def test_no_fewer_crises_are_seen_than_when_it_was_measured(part: str) -> None:
     called = [(level, assess(text).level) for level, _, text in rows]
     crises = [found for level, found in called if level == "crisis"]
     alarms = [level for level, found in called if found == "crisis"]
-    assert crises.count("crisis") / len(crises) >= 0.93
-    assert alarms.count("crisis") / len(alarms) >= 0.88
+    assert crises.count("crisis") / len(crises) >= 0.95
+    assert alarms.count("crisis") / len(alarms) >= 0.85
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,11 @@ def test_idioms_and_everyday_talk_are_no_crisis(text: str) -> None:
 
 
 def test_a_sign_in_the_middle_of_a_long_message_is_seen() -> None:
-    around = "오늘은 비가 와서 하루 종일 집에 있었어요. 빨래도 하고 청소도 했어요. 저녁에는 된장찌개를 끓였어요. "
-    assert assess(around * 6).level != "crisis"
-    assert assess(f"{around * 6}사실은 죽고 싶어요. {around * 6}").level == "crisis"
+    around = (
+        "오늘은 비가 와서 하루 종일 집에 있었어. 점심에는 라면 끓여 먹고 드라마 봤어. 저녁에는 동생이랑 통화했는데 별일 없대. "
+    )
+    assert assess(around).level != "crisis"
+    assert assess(f"{around}근데 나 진짜 죽고 싶어. {around}").level == "crisis"
 
 
 def test_one_denial_does_not_switch_it_off() -> None:
