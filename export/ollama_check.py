@@ -56,7 +56,7 @@ def check_ollama_says(name: str, gguf: Path, system: str) -> Level:
         line += f"; first: {one['message'][:60]!r} has {one['found']} instead of {one['expected']}"
     line += f"; {sum(reply['holds'] for reply in replies)} of {len(replies)} greedy replies are the same"
     if ties := [reply for reply in replies if reply["holds"] and "after" in reply]:
-        line += f", {len(ties)} until two words were as good as equally probable"
+        line += f", {len(ties)} until two words were nearly equally probable"
     return Level("ollama", holds, line, {"model": name, "prompts": len(prompts), "different": different, "replies": replies})
 
 
