@@ -49,12 +49,13 @@ def build_chain(
     system: str = "",
     settings: Settings | None = None,
     safety: bool = True,
-    lang: str = "ko",
+    lang: str = "",
 ) -> Runnable[dict[str, Any], str]:
     """A chain from `{"message": str, "history": list[BaseMessage] (optional)}` to the reply as `str`.
 
     Where a message speaks of suicide, self-harm, abuse or danger, the reply is preceded by a card with the numbers of people who
-    answer at any hour (`kosent.safety`), in `lang` "ko" or "en"; `safety=False` leaves it out, for measuring a model.
+    answer at any hour (`kosent.safety`), in `lang` "ko" or "en" (the settings' own);
+    `safety=False` leaves it out, for measuring a model.
 
     `model` is a name as in `kosent.models` or a LangChain chat model; `system` defaults to what the model was trained with.
     Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used.
@@ -70,7 +71,7 @@ def build_chain(
     chain: Runnable[dict[str, Any], str] = prompt(system or SYSTEM_MESSAGE) | llm | StrOutputParser()
     if retriever is not None:
         chain = RunnablePassthrough.assign(message=_with_passages(retriever)) | chain
-    return WithCard(chain, CARD[lang]) if safety else chain
+    return WithCard(chain, CARD[lang or settings.lang]) if safety else chain
 
 
 class WithCard(Runnable[dict[str, Any], str]):
@@ -91,7 +92,7 @@ class WithCard(Runnable[dict[str, Any], str]):
 
     def _prepared(self, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """What the model is asked, and what precedes its reply."""
-        history = [_without(message, self.opening) for message in values.get("history") or []]
+        history = [_without_card(message) for message in values.get("history") or []]
         earlier = [message.text for message in history if message.type == "human"]
         level = assess_conversation(earlier, str(values["message"])).level
         return values | {"history": history}, self.opening if level == "crisis" else ""
@@ -118,10 +119,9 @@ class WithCard(Runnable[dict[str, Any], str]):
             yield piece
 
 
-def _without(message: BaseMessage, opening: str) -> BaseMessage:
-    if message.type != "ai" or not message.text.startswith(opening):
-        return message
-    return message.model_copy(update={"content": message.text.removeprefix(opening)})
+def _without_card(message: BaseMessage) -> BaseMessage:
+    card = next((card for card in CARD.values() if message.type == "ai" and message.text.startswith(card)), "")
+    return message.model_copy(update={"content": message.text.removeprefix(card).lstrip()}) if card else message
 
 
 def _with_passages(retriever: BaseRetriever) -> Runnable[dict[str, Any], str]:

@@ -61,14 +61,14 @@ class Assessment:
 
 
 def assess(text: str) -> Assessment:
-    """How a message should be met. About a millisecond; nothing leaves this process."""
-    from kosent.safety_classifier import probabilities
+    """How a message should be met. A millisecond for each 200 letters; nothing leaves this process."""
+    from kosent.safety_classifier import LONGEST, probabilities
 
     if not text.strip():
         return Assessment("none", 0.0)
     sentences = _SENTENCE.split(text.strip())
     looked_at = {
-        text,
+        *(text[start : start + LONGEST] for start in range(0, max(1, len(text) - LONGEST // 2), LONGEST // 2)),
         *(" ".join(sentences[start : start + SENTENCES]) for start in range(max(1, len(sentences) - SENTENCES + 1))),
     }
     found = [probabilities(part) for part in looked_at]

@@ -19,7 +19,7 @@ from importlib.resources import files
 CLASSES = ("none", "concern", "crisis")
 JAMO_RUNS, SYLLABLE_RUNS, WORD_RUNS = range(3, 8), range(1, 5), range(1, 4)
 LONGEST = 200
-"""Letters that are looked at; longer messages are given in parts (`kosent.safety`)."""
+"""Letters that are looked at; `kosent.safety` gives a longer message in overlapping parts of this length."""
 WEIGHTS = files("kosent").joinpath("data", "safety_weights.bin")
 """A line with biases, what one integer is worth and the number of features; their CRCs; a byte for each and class."""
 _LAUGH = re.compile(r"([ㅋㅎㅠㅜ.!?~ㄷㅡ;])\1+")

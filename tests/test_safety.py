@@ -14,6 +14,7 @@ from helpers import ROOT
 from kosent import build_chain, safety, safety_classifier
 from kosent.cli import main
 from kosent.safety import CARD, assess, assess_conversation
+from kosent.settings import Settings
 from kosent.testing import ScriptedChat
 
 DIRECT = "죽고 싶어"
@@ -56,6 +57,11 @@ def test_a_sign_in_the_middle_of_a_long_message_is_seen() -> None:
     assert assess(f"{around}근데 나 진짜 죽고 싶어. {around}").level == "crisis"
 
 
+def test_a_sign_at_the_end_of_a_long_message_without_full_stops_is_seen() -> None:
+    around = "점심에는 라면 끓여 먹고 드라마 보고 저녁에는 동생이랑 통화했는데 별일 없대 "
+    assert assess(f"{around * 12}근데 나 진짜 죽고 싶어").level == "crisis"
+
+
 def test_one_denial_does_not_switch_it_off() -> None:
     assert assess_conversation([], PLAIN).level == "none"
     assert assess_conversation([DIRECT], PLAIN).level == "crisis"
@@ -71,6 +77,11 @@ def test_a_reply_at_a_crisis_is_preceded_by_the_card_in_every_way_of_asking() ->
     assert pieces[0].startswith(CARD["ko"]) and "".join(pieces) == expected
     assert chain.batch([{"message": DIRECT}, {"message": PLAIN}]) == [expected, "그랬군요."]
     assert build_chain(ScriptedChat(replies=["네."]), lang="en").invoke({"message": DIRECT}) == f"{CARD['en']}\n\n네."
+    assert (
+        build_chain(ScriptedChat(replies=["네."]), settings=Settings(lang="en"))
+        .invoke({"message": DIRECT})
+        .startswith(CARD["en"])
+    )
     assert build_chain(ScriptedChat(replies=["네."]), safety=False).invoke({"message": DIRECT}) == "네."
 
 
@@ -89,6 +100,9 @@ def test_the_model_does_not_see_earlier_cards() -> None:
     history = [HumanMessage(DIRECT), AIMessage(f"{CARD['ko']}\n\n그랬군요.")]
     assert build_chain(model).invoke({"message": "이제 괜찮아", "history": history}).startswith(CARD["ko"])
     assert [message.text for message in model.asked[0]][1:] == [DIRECT, "그랬군요.", "이제 괜찮아"]
+    english = [HumanMessage(DIRECT), AIMessage(f"{CARD['en']}\n\n그랬군요.")]
+    build_chain(model).invoke({"message": "이제 괜찮아", "history": english})
+    assert model.asked[1][2].text == "그랬군요."
 
 
 def test_ask_shows_the_card(tiny_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
