@@ -1,136 +1,33 @@
-"""The crisis detector on lines that it was not tuned on; and how its weights were made.
+"""The crisis detector, and the filter of the model's replies, on lines that they were not tuned on.
 
     .venv/bin/python benchmarks/safety.py             recall, precision and time, with intervals
     .venv/bin/python benchmarks/safety.py --cross     the same on the tuning part and on each training file, by the others
-    .venv/bin/python benchmarks/safety.py --fit       makes kosent/data/safety_weights.bin again (needs kosent[finetune])
+    .venv/bin/python benchmarks/safety.py --fit       makes the weights in kosent/data again (needs kosent[finetune])
 
-The test lines (tests/data/safety_test.tsv) were written and split before the detector. The training lines (benchmarks/data) were
-written by others, who did not see them. A crisis that is called a concern is missed; a concern that is called a crisis is a false
-alarm. Intervals are Wilson's, 95 %.
+The test lines (tests/data/safety_test.tsv, reply_test.tsv) were written before what they measure, and the training lines
+(benchmarks/data) by others, who did not see them. A crisis that is called a concern is missed; a concern called a crisis is
+a false alarm. Intervals are Wilson's, 95 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import math
-import random
-import struct
 import time
-import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from common import Result, report
 from kosent import safety, safety_classifier
-from kosent.finetune.corpus import open_corpus
-from kosent.safety_classifier import CLASSES, features
+from kosent.reply_guard import ReplyGuard
+from kosent.safety_classifier import MESSAGES, REPLIES, Classifier
+from safety_fit import DATA, MESSAGE_LINES, REPLY_LINES, TESTS, Line, fit_messages, fit_replies, is_held_out, lines, starter
 
-HERE = Path(__file__).resolve().parent
-TRAINING = sorted((HERE / "data").glob("safety_*.tsv"))
-EVERYDAY = HERE / "data" / "everyday_songys.tsv"
-TUNE, TEST = (HERE.parent / "tests" / "data" / f"safety_{part}.tsv" for part in ("tune", "test"))
-WEIGHTS = HERE.parent / "kosent" / "data" / "safety_weights.bin"
-C, ITERATIONS, KEPT, JOINED, SEED = 120.0, 200, 100_000, 3000, 11
+TUNE, TEST, REPLY_TEST = (TESTS / f"{name}.tsv" for name in ("safety_tune", "safety_test", "reply_test"))
 RECALL_GOAL, PRECISION_GOAL, TIME_GOAL = 0.97, 0.90, 5.0
-Line = tuple[str, str, str]
-"""Level, kind, text."""
-
-
-def lines(file: Path) -> list[Line]:
-    with file.open(encoding="utf-8", newline="") as opened:
-        rows = csv.reader(opened, delimiter="\t", quoting=csv.QUOTE_NONE)
-        next(rows)
-        return [(level, kind, text) for level, kind, text in rows]
-
-
-def is_held_out(text: str) -> bool:
-    """Half of the everyday talk and of the starter corpus is not trained on, and measures false alarms."""
-    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2 == 1
-
-
-def starter() -> list[str]:
-    """What the people in the starter corpus say."""
-    said = (
-        message["content"]
-        for record in open_corpus("starter").records()
-        for message in record.messages
-        if message["role"] == "user"
-    )
-    return sorted(set(said))
-
-
-def background() -> list[Line]:
-    """Everyday talk and ordinary trouble, none of it a crisis."""
-    return lines(EVERYDAY) + [("none", "plain", text) for text in starter() if not is_held_out(text)]
-
-
-def joined(training: Sequence[Line]) -> list[Line]:
-    """Messages of several sentences: ordinary ones, and a crisis with an ordinary sentence before or after it."""
-    draw = random.Random(SEED)
-    ordinary = [text for level, _, text in background()]
-    crises = [line for line in training if line[0] == "crisis"]
-    made = [
-        ("none", "plain", " ".join(_ended(text) for text in draw.sample(ordinary, draw.choice((2, 2, 3))))) for _ in range(JOINED)
-    ]
-    for level, kind, text in draw.sample(crises, JOINED // 3):
-        pair = [_ended(text), _ended(draw.choice(ordinary))]
-        draw.shuffle(pair)
-        made.append((level, kind, " ".join(pair)))
-    return made
-
-
-def _ended(text: str) -> str:
-    return text if text[-1] in ".?!…" else f"{text}."
-
-
-def fit(training: Sequence[Line]) -> tuple[list[int], Any, Any]:
-    """Features, their weights (features, classes) and biases: multinomial logistic regression with the squared norm over 2 C
-    added, by L-BFGS. Features of one line only are left out, and so are the weakest beyond `KEPT`."""
-    import torch
-
-    warnings.filterwarnings("ignore", message=".*[Ss]parse")  # in beta, says PyTorch 2.13
-    training = [*training, *background(), *joined(training)]
-    pieces = [features(text) for _, _, text in training]
-    seen = Counter(piece for one in pieces for piece in one)
-    vocabulary = sorted(piece for piece, count in seen.items() if count > 1)
-    number = {piece: place for place, piece in enumerate(vocabulary)}
-    encoded = [sorted(number[piece] for piece in one if piece in number) for one in pieces]
-    counts = torch.tensor([len(ids) for ids in encoded])
-    columns = torch.tensor([place for ids in encoded for place in ids])
-    owners = torch.repeat_interleave(torch.arange(len(encoded)), counts)
-    values = (1 / counts.clamp_min(1).double().sqrt())[owners]
-    size = (len(encoded), len(vocabulary))
-    lines = torch.sparse_coo_tensor(torch.stack((owners, columns)), values, size).to_sparse_csr()
-    across = torch.sparse_coo_tensor(torch.stack((columns, owners)), values, size[::-1]).to_sparse_csr()
-    levels = torch.tensor([CLASSES.index(level) for level, _, _ in training])
-    weight = torch.zeros(len(vocabulary), len(CLASSES), dtype=torch.double)
-    bias = torch.zeros(len(CLASSES), dtype=torch.double)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> Any:
-        logits = lines @ weight + bias
-        away = torch.softmax(logits, 1) - torch.nn.functional.one_hot(levels, len(CLASSES))
-        weight.grad, bias.grad = across @ away + weight / C, away.sum(0)
-        return torch.nn.functional.cross_entropy(logits, levels, reduction="sum") + weight.square().sum() / (2 * C)
-
-    optimizer.step(loss)
-    strongest = weight.square().sum(1).argsort(descending=True)[:KEPT].sort().values
-    return [vocabulary[place] for place in strongest.tolist()], weight[strongest], bias
-
-
-def write(vocabulary: Sequence[int], weight: Any, bias: Any, file: Path) -> None:
-    import torch
-
-    unit = float(weight.abs().max()) / 127
-    rows = (weight / unit).round().clamp(-127, 127).to(torch.int8)
-    head = " ".join(f"{number:.6g}" for number in [*bias.tolist(), unit]) + f" {len(vocabulary)}"
-    file.write_bytes(head.encode() + b"\n" + struct.pack(f"<{len(vocabulary)}I", *vocabulary) + rows.numpy().tobytes())
-    safety_classifier.weights.cache_clear()
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -175,26 +72,62 @@ def measured(name: str, test: Sequence[Line], goals: bool, show: bool = False) -
 
 
 def print_thresholds(scores: Sequence[tuple[float, bool]]) -> None:
-    """Recall and precision over all folds by the least score that is called a crisis."""
+    """Recall and precision over all folds by the least score that counts."""
     for percent in range(10, 75, 5):
         alarms = [crisis for score, crisis in scores if score >= percent / 100]
         recall = sum(alarms) / sum(crisis for _, crisis in scores)
         print(f"from {percent / 100:.2f}: recall {recall:.3f}, precision {sum(alarms) / len(alarms):.3f}")
 
 
-def false_alarms(name: str, texts: Sequence[str]) -> Result:
-    """Share of `texts` that is called a crisis; prints them, since some may be one."""
+def false_alarms(name: str, texts: Sequence[str], alarming: Callable[[str], bool]) -> Result:
+    """Share of ordinary `texts` at which there is an alarm; prints them, since some may deserve it."""
     unseen = [text for text in texts if is_held_out(text)]
-    called = [text for text in unseen if safety.assess(text).level == "crisis"]
-    print(f"called a crisis, {name}:", *called, sep="\n  ")
-    return Result(
-        f"{name}: {len(called)} of {len(unseen)} called a crisis", round(len(called) / len(unseen), 4), "share", "", True
-    )
+    called = [text for text in unseen if alarming(text)]
+    print(f"alarms, {name}:", *called, sep="\n  ")
+    return Result(f"{name}: {len(called)} of {len(unseen)} alarms", round(len(called) / len(unseen), 4), "share", "", True)
 
 
-def questions(corpus: Path) -> list[str]:
+def is_crisis(text: str) -> bool:
+    return safety.assess(text).level == "crisis"
+
+
+def is_replaced(text: str) -> bool:
+    guard = ReplyGuard()
+    guard.feed(text)
+    guard.rest()
+    return guard.replaced > 0
+
+
+def column(corpus: Path, name: str) -> list[str]:
     with corpus.open(encoding="utf-8", newline="") as opened:
-        return sorted({" ".join(row["Q"].split()) for row in csv.DictReader(opened)} - {""})
+        return sorted({" ".join(row[name].split()) for row in csv.DictReader(opened)} - {""})
+
+
+def measured_replies(test: Sequence[Line], show: bool = False) -> list[Result]:
+    """Sentences that are replaced; and of a harmful one, what has been seen of it when it is."""
+    rows = []
+    found = [(level, kind, text, is_replaced(text)) for level, kind, text in test]
+    harm = [row for row in found if row[0] == "harm"]
+    right, alarms = sum(row[3] for row in harm), sum(row[3] for row in found)
+    if show:
+        print(*(f"{level}/{kind} {'replaced' if done else 'let through'}: {text}" for level, kind, text, done in found
+                if done != (level == "harm")), sep="\n")  # fmt: skip
+    for name, share, count in (("recall of harm", right, len(harm)), ("precision of harm", right, max(1, alarms))):
+        low, high = wilson(share, count)
+        rows.append(Result(f"replies: {name} ({low:.3f} to {high:.3f}, n={count})", round(share / count, 4), "share", "", True))
+    for kind in sorted({row[1] for row in found}):
+        own = [row for row in found if row[1] == kind]
+        rows.append(Result(f"replies: {kind}, replaced", sum(row[3] for row in own), f"of {len(own)}", "", True))
+    shares = []
+    for _, _, text, done in harm:
+        guard = ReplyGuard()
+        seen = sum(len(guard.feed(letter)) for letter in text)
+        shares += [seen / len(text)] if done else []
+    rows.append(Result("replies: share of a replaced sentence that is seen, median", round(median(shares), 3), "share", "", True))
+    safe = [text for level, _, text in test if level == "safe"]
+    held = sum(any(not guard.feed(letter) for letter in text) for text in safe for guard in [ReplyGuard()])
+    rows.append(Result("replies: harmless sentences that wait for their end", held, f"of {len(safe)}", "", True))
+    return rows
 
 
 def timed(test: Sequence[Line]) -> Result:
@@ -209,6 +142,28 @@ def timed(test: Sequence[Line]) -> Result:
                   f"< {TIME_GOAL:g}", worst < TIME_GOAL)  # fmt: skip
 
 
+def crossed() -> list[Result]:
+    """Each file by what the others teach."""
+    rows: list[Result] = []
+    scores: list[tuple[float, bool]] = []
+    fold = DATA / ".fold.bin"
+    for held_out in [*MESSAGE_LINES, TUNE]:
+        fit_messages([line for other in MESSAGE_LINES if other != held_out for line in lines(other)], fold, MESSAGES.classes)
+        safety_classifier.MESSAGES = Classifier(fold, MESSAGES.classes)
+        rows += measured(held_out.stem, lines(held_out), False, show=held_out == TUNE)
+        scores += [(safety.assess(text).score, level == "crisis") for level, _, text in lines(held_out)]
+    print_thresholds(scores)
+    scores = []
+    for held_out in REPLY_LINES:
+        fit_replies([line for other in REPLY_LINES if other != held_out for line in lines(other)], fold, REPLIES.classes)
+        safety_classifier.REPLIES = Classifier(fold, REPLIES.classes)
+        rows += [replace(row, name=f"{held_out.stem} {row.name}") for row in measured_replies(lines(held_out), show=True)]
+        scores += [(safety_classifier.probability_of_harm(text), level == "harm") for level, _, text in lines(held_out)]
+    print_thresholds(scores)
+    fold.unlink()
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", action="store_true", help="make the weights again")
@@ -216,23 +171,19 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, metavar="FILE", help="songys' ChatbotData.csv, for false alarms in everyday talk")
     args = parser.parse_args()
     if args.cross:
-        rows, scores = [], []
-        fold = HERE / "data" / ".fold.bin"
-        for held_out in [*TRAINING, TUNE]:
-            write(*fit([line for other in TRAINING if other != held_out for line in lines(other)]), fold)
-            safety_classifier.WEIGHTS = fold
-            rows += measured(held_out.stem, lines(held_out), False, show=held_out == TUNE)
-            scores += [(safety.assess(text).score, level == "crisis") for level, _, text in lines(held_out)]
-        fold.unlink()
-        print_thresholds(scores)
-        report("safety_cross", rows)
+        report("safety_cross", crossed())
         return
     if args.fit:
-        write(*fit([line for file in TRAINING for line in lines(file)]), WEIGHTS)
+        fit_messages([line for file in MESSAGE_LINES for line in lines(file)], Path(str(MESSAGES.file)), MESSAGES.classes)
+        fit_replies([line for file in REPLY_LINES for line in lines(file)], Path(str(REPLIES.file)), REPLIES.classes)
     rows = [*measured("test", lines(TEST), True), timed(lines(TEST))]
-    rows.append(false_alarms("starter corpus", starter()))
+    rows.append(false_alarms("starter corpus", starter("user"), is_crisis))
     if args.corpus:
-        rows.append(false_alarms("everyday", questions(args.corpus)))
+        rows.append(false_alarms("everyday", column(args.corpus, "Q"), is_crisis))
+    rows += measured_replies(lines(REPLY_TEST))
+    rows.append(false_alarms("starter corpus, replies", starter("assistant"), is_replaced))
+    if args.corpus:
+        rows.append(false_alarms("everyday replies", column(args.corpus, "A"), is_replaced))
     report("safety", rows)
 
 

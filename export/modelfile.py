@@ -13,7 +13,7 @@ from typing import Any
 
 from kosent.errors import UsageError
 from kosent.prompts import LAYOUTS, Layout
-from kosent.settings import Settings
+from kosent.settings import DEFAULT_CONTEXT, Settings
 
 
 def _go_text(markers: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def ollama_settings(layout: Layout, system: str, *, licence: str = "") -> Ollama
     chat = Settings()
     parameters = {
         "stop": list(STOPS[layout.name]),
-        "num_ctx": chat.context,
+        "num_ctx": DEFAULT_CONTEXT,
         "temperature": chat.temperature,
         "top_p": chat.top_p,
         "repeat_penalty": 1.0,

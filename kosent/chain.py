@@ -3,29 +3,44 @@
     chain = build_chain(model="ollama:kosent")
     chain.invoke({"message": "오늘 너무 힘들었어"})                               # -> str
     chain.invoke({"message": "그러게", "history": [HumanMessage(...), AIMessage(...)]})
+    build_chain(output="reply").invoke({"message": "안녕"})                       # -> kosent.reply.Reply
 
 History is messages in; where they are kept is the caller's. Passages from a `retriever` go into the user's turn as quotations.
+Turn markers in what people and passages say become text. Closing or cancelling a stream ends the generation.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast, overload
 
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage, SystemMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.messages import AIMessageChunk, BaseMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 
-from kosent.models import chat_model_for, resolve_model
+from kosent.errors import InterruptedReplyError, ModelError, UsageError
+from kosent.models import chat_model_for, fallback_names, resolve_model
+from kosent.neutral import neutral, neutral_messages
 from kosent.prompts import SYSTEM_MESSAGE
+from kosent.reply import Citation, Reply, ReplySafety
+from kosent.reply_guard import ReplyGuard
 from kosent.safety import CARD, assess_conversation
 from kosent.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.retrievers import BaseRetriever
+
+
+class ChatInput(TypedDict):
+    """What a chain is given."""
+
+    message: str
+    history: NotRequired[list[BaseMessage]]
+    """Earlier turns, the oldest first."""
 
 
 def prompt(system: str = SYSTEM_MESSAGE) -> ChatPromptTemplate:
@@ -42,6 +57,7 @@ def quoted(documents: Sequence[Document]) -> str:
     )
 
 
+@overload
 def build_chain(
     model: str | BaseChatModel = "",
     *,
@@ -50,86 +66,232 @@ def build_chain(
     settings: Settings | None = None,
     safety: bool = True,
     lang: str = "",
-) -> Runnable[dict[str, Any], str]:
-    """A chain from `{"message": str, "history": list[BaseMessage] (optional)}` to the reply as `str`.
+    output: Literal["text"] = "text",
+) -> Runnable[ChatInput, str]: ...
+
+
+@overload
+def build_chain(
+    model: str | BaseChatModel = "",
+    *,
+    retriever: BaseRetriever | None = None,
+    system: str = "",
+    settings: Settings | None = None,
+    safety: bool = True,
+    lang: str = "",
+    output: Literal["reply"],
+) -> Runnable[ChatInput, Reply]: ...
+
+
+def build_chain(
+    model: str | BaseChatModel = "",
+    *,
+    retriever: BaseRetriever | None = None,
+    system: str = "",
+    settings: Settings | None = None,
+    safety: bool = True,
+    lang: str = "",
+    output: Literal["text", "reply"] = "text",
+) -> Runnable[ChatInput, str] | Runnable[ChatInput, Reply]:
+    """A chain from `{"message": str, "history": list[BaseMessage] (optional)}` to the reply, as `str` or as `Reply`.
 
     Where a message speaks of suicide, self-harm, abuse or danger, the reply is preceded by a card with the numbers of people who
-    answer at any hour (`kosent.safety`), in `lang` "ko" or "en" (the settings' own);
-    `safety=False` leaves it out, for measuring a model.
+    answer at any hour (`kosent.safety`), in `lang` "ko" or "en" (the settings' own), and what in the model's reply encourages
+    harm is replaced (`kosent.reply_guard`); `safety=False` leaves both out, for measuring a model.
 
-    `model` is a name as in `kosent.models` or a LangChain chat model; `system` defaults to what the model was trained with.
-    Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used.
+    `model` is a name as in `kosent.models` or a LangChain chat model; `system` defaults to what the model was trained with. A
+    model that fails before its first token gives way to those that the setting `fallback` names.
+
+    Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used. A running chain raises what
+    `kosent.errors` lists below `ModelError`, and `ContextLengthError`; an `InterruptedReplyError` has what came as its `reply`.
     """
     settings = settings or load_settings()
+    lang = lang or settings.lang
     system = system or settings.system
+    if output not in ("text", "reply"):
+        raise UsageError(f'output is "text" or "reply", not {output!r}.')
     if isinstance(model, str):
-        reference = resolve_model(model or settings.model)
+        reference = resolve_model(model or settings.model, settings.fallback)
+        llm, name = chat_model_for(reference, settings), str(reference)
         system = system or reference.system_message
-        llm = chat_model_for(reference, settings)
     else:
-        llm = model
-    chain: Runnable[dict[str, Any], str] = prompt(system or SYSTEM_MESSAGE) | llm | StrOutputParser()
-    if retriever is not None:
-        chain = RunnablePassthrough.assign(message=_with_passages(retriever)) | chain
-    return WithCard(chain, CARD[lang or settings.lang]) if safety else chain
+        llm, name = model, _name_of(model)
+
+    def models() -> Iterator[tuple[str, BaseChatModel]]:
+        yield name, llm
+        for other in fallback_names(settings) if isinstance(model, str) else ():
+            if other != name:
+                with suppress(ModelError):
+                    found = resolve_model(other)
+                    yield str(found), chat_model_for(found, settings)
+
+    chain = _ReplyChain(models, prompt(system or SYSTEM_MESSAGE), retriever, safety, lang)
+    replies: Runnable[Any, Reply] = RunnableGenerator(chain.stream, chain.astream, name="kosent")  # type: ignore[arg-type]
+    if output == "reply":
+        return replies.with_types(input_type=ChatInput, output_type=Reply)
+    texts: Runnable[Any, str] = replies | RunnableGenerator(_texts, _atexts, name="text")
+    return texts.with_types(input_type=ChatInput, output_type=str)
 
 
-class WithCard(Runnable[dict[str, Any], str]):
-    """`chain`, with `card` before a reply at a crisis: in a stream before the model has said anything, or has failed to.
+def _texts(replies: Iterator[Reply]) -> Iterator[str]:
+    empty = True
+    for reply in replies:
+        if reply.text:
+            empty = False
+            yield reply.text
+    if empty:
+        yield ""
 
-    The model does not see the cards of earlier replies: it would imitate them.
-    """
 
-    def __init__(self, chain: Runnable[dict[str, Any], str], card: str) -> None:
-        self.chain = chain
-        self.opening = f"{card}\n\n"
+async def _atexts(replies: AsyncIterator[Reply]) -> AsyncIterator[str]:
+    empty = True
+    async for reply in replies:
+        if reply.text:
+            empty = False
+            yield reply.text
+    if empty:
+        yield ""
 
-    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
-        return self.chain.get_input_schema(config)
 
-    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
-        return self.chain.get_output_schema(config)
+@dataclass
+class _Turn:
+    """One reply under way: `opening` precedes it, `given` says what the model is asked; then come `took` of each of its chunks
+    and `rest`, all pieces of one `Reply`."""
 
-    def _prepared(self, values: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """What the model is asked, and what precedes its reply."""
+    history: list[BaseMessage]
+    message: str
+    opening: Reply
+    guard: ReplyGuard | None
+    said: Reply = field(default_factory=Reply)
+
+    @classmethod
+    def begun(cls, values: ChatInput, safety: bool, lang: str) -> _Turn:
+        """Assesses the conversation."""
         history = [_without_card(message) for message in values.get("history") or []]
-        earlier = [message.text for message in history if message.type == "human"]
-        level = assess_conversation(earlier, str(values["message"])).level
-        return values | {"history": history}, self.opening if level == "crisis" else ""
+        if not safety:
+            return cls(history, values["message"], Reply(lang=lang), None)
+        assessment = assess_conversation([one.text for one in history if one.type == "human"], values["message"])
+        crisis = assessment.level == "crisis"
+        opening = Reply(f"{CARD[lang]}\n\n" if crisis else "", safety=ReplySafety.of(assessment, crisis), lang=lang)
+        return cls(history, values["message"], opening, ReplyGuard(lang, careful=crisis))
 
-    def invoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> str:
-        values, opening = self._prepared(input)
-        return opening + self.chain.invoke(values, config, **kwargs)
+    def given(self, found: Sequence[Document]) -> dict[str, Any]:
+        """What the prompt is filled with, without turn markers."""
+        asked = f"{quoted(found)}\n\n{self.message}" if found else self.message
+        return {"history": neutral_messages(self.history), "message": neutral(asked)}
 
-    async def ainvoke(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> str:
-        values, opening = self._prepared(input)
-        return opening + await self.chain.ainvoke(values, config, **kwargs)
+    def took(self, chunk: AIMessageChunk, model: str) -> Reply:
+        facts = chunk.response_metadata
+        return self._piece(
+            self.guard.feed(chunk.text) if self.guard else chunk.text,
+            finish_reason=facts.get("finish_reason") or facts.get("done_reason"),
+            usage=chunk.usage_metadata,
+            dropped_turns=facts.get("dropped_turns", 0),
+            model=None if self.said.model else model,
+        )
 
-    def stream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[str]:
-        values, opening = self._prepared(input)
-        if opening:
-            yield opening
-        yield from self.chain.stream(values, config, **kwargs)
+    def rest(self, reason: str | None = None) -> Reply:
+        """What was held back, and what is known at the end."""
+        text, safety = "", self.opening.safety
+        if self.guard and safety:
+            text = self.guard.rest()
+            safety = replace(safety, replaced=self.guard.replaced)
+        return self._piece(text, safety=safety, finish_reason=reason)
 
-    async def astream(self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[str]:
-        values, opening = self._prepared(input)
-        if opening:
-            yield opening
-        async for piece in self.chain.astream(values, config, **kwargs):
-            yield piece
+    def _piece(self, text: str, **known: Any) -> Reply:
+        piece = Reply(text, lang=self.opening.lang, **known)
+        self.said += piece
+        return piece
+
+    def kept_in(self, error: InterruptedReplyError) -> InterruptedReplyError:
+        error.reply = self.opening + self.said
+        return error
+
+
+@dataclass
+class _ReplyChain:
+    """The two functions behind the chain's Runnable; all but waiting is in `_Turn`."""
+
+    models: Callable[[], Iterator[tuple[str, BaseChatModel]]]
+    """Those that are tried in turn, with their names."""
+    template: ChatPromptTemplate
+    retriever: BaseRetriever | None
+    safety: bool
+    lang: str
+
+    def stream(self, inputs: Iterator[Any], config: RunnableConfig) -> Iterator[Reply]:
+        turn = _Turn.begun(values := _only(list(inputs)), self.safety, self.lang)
+        yield turn.opening
+        found = self.retriever.invoke(values["message"], config) if self.retriever else []
+        yield Reply(citations=_citations(found), lang=self.lang)
+        messages = self.template.invoke(turn.given(found), config).to_messages()
+        problem: ModelError | None = None
+        for name, llm in self.models():
+            try:
+                for chunk in llm.stream(messages, config):
+                    yield turn.took(chunk, name)
+                break
+            except InterruptedReplyError as error:
+                yield turn.rest("interrupted")
+                raise turn.kept_in(error) from error.__cause__
+            except ModelError as error:
+                if turn.said.model:
+                    raise
+                problem = problem or error
+        else:
+            assert problem is not None
+            raise problem
+        yield turn.rest()
+
+    async def astream(self, inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[Reply]:
+        turn = _Turn.begun(values := _only([one async for one in inputs]), self.safety, self.lang)
+        yield turn.opening
+        found = await self.retriever.ainvoke(values["message"], config) if self.retriever else []
+        yield Reply(citations=_citations(found), lang=self.lang)
+        messages = (await self.template.ainvoke(turn.given(found), config)).to_messages()
+        problem: ModelError | None = None
+        for name, llm in self.models():
+            try:
+                async with aclosing(cast("AsyncGenerator[AIMessageChunk]", llm.astream(messages, config))) as chunks:
+                    async for chunk in chunks:
+                        yield turn.took(chunk, name)
+                break
+            except InterruptedReplyError as error:
+                yield turn.rest("interrupted")
+                raise turn.kept_in(error) from error.__cause__
+            except ModelError as error:
+                if turn.said.model:
+                    raise
+                problem = problem or error
+        else:
+            assert problem is not None
+            raise problem
+        yield turn.rest()
+
+
+def _citations(found: Sequence[Document]) -> tuple[Citation, ...]:
+    return tuple(
+        Citation(number, document.page_content, str(document.metadata.get("source", "")), document.metadata)
+        for number, document in enumerate(found, 1)
+    )
+
+
+def _only(inputs: list[Any]) -> ChatInput:
+    """The one input of a chain. Raises `UsageError` when it is not `ChatInput`."""
+    values = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(values, dict) or not isinstance(values.get("message"), str):
+        raise UsageError(f'The chain takes {{"message": text, "history": messages}}, not {values!r:.80}.')
+    if not values["message"].strip():
+        raise UsageError("The message is empty.")
+    return cast("ChatInput", values)
+
+
+def _name_of(model: BaseChatModel) -> str:
+    return str(
+        getattr(model, "model", None) or getattr(model, "model_name", None) or getattr(model, "path", None) or model._llm_type
+    )
 
 
 def _without_card(message: BaseMessage) -> BaseMessage:
     card = next((card for card in CARD.values() if message.type == "ai" and message.text.startswith(card)), "")
     return message.model_copy(update={"content": message.text.removeprefix(card).lstrip()}) if card else message
-
-
-def _with_passages(retriever: BaseRetriever) -> Runnable[dict[str, Any], str]:
-    def joined(values: dict[str, Any]) -> str:
-        found = quoted(values["documents"])
-        return f"{found}\n\n{values['message']}" if found else str(values["message"])
-
-    def message(values: dict[str, Any]) -> str:
-        return str(values["message"])
-
-    return RunnablePassthrough.assign(documents=RunnableLambda(message) | retriever) | RunnableLambda(joined)

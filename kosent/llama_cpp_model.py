@@ -1,48 +1,54 @@
 """A LangChain chat model that runs a GGUF file in this process through llama.cpp.
 
 The prompt is the file's own chat template, rendered by `kosent.prompts` and tokenized with exactly one beginning-of-sequence
-token. The cache of the common prefix is kept between turns (llama-cpp-python does that), a character is never cut in two, and
-closing a stream stops the generation before the next token. One generation at a time: a second one waits.
+token. Replies are computed one after another, in the order in which they were asked for, by a thread that belongs to the model
+(`kosent.llama_cpp_writer`): callers in any thread or event loop wait, may give up while they wait, and a reply that is given up
+stops in the middle of its token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
 from pydantic import PrivateAttr
 
-from kosent.errors import BackendError, ModelError, UsageError
-from kosent.llama_cpp_log import silence
+from kosent.context import Fitted, fit
+from kosent.errors import ModelError, UsageError
+from kosent.llama_cpp_writer import Order, Piece, Writer
 from kosent.prompts import Layout, layout_of_template, render
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 
 
 def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    """LangChain messages as `{"role", "content"}`. Raises `UsageError` for a kind that is not part of a conversation."""
-    plain = []
+    """LangChain messages as `{"role", "content"}`, neighbours of one role joined by an empty line, since templates want roles to
+    alternate. Raises `UsageError` for a kind that is not part of a conversation."""
+    plain: list[dict[str, str]] = []
     for message in messages:
         if message.type not in ROLES:
             raise UsageError(f"A message of the kind {message.type!r} cannot be part of a conversation.")
-        plain.append({"role": ROLES[message.type], "content": message.text})
+        role = ROLES[message.type]
+        if plain and plain[-1]["role"] == role:
+            plain[-1]["content"] += f"\n\n{message.text}"
+        else:
+            plain.append({"role": role, "content": message.text})
     return plain
 
 
 class LlamaCppChat(BaseChatModel):
-    """`LlamaCppChat(path="model.gguf")`; every other field has a default."""
+    """`LlamaCppChat(path="model.gguf")`; every other field has a default. `temperature`, `top_p`, `seed`, `max_tokens`,
+    `logprobs` and `top_logprobs` may also be given to a call or bound."""
 
     path: str
     context: int = 2048
@@ -53,14 +59,16 @@ class LlamaCppChat(BaseChatModel):
     """0 is greedy."""
     top_p: float = 0.9
     seed: int = 0
+    stop: list[str] | None = None
+    """Texts that end a reply and are not part of it; the model's own end-of-turn token always does."""
+    logprobs: bool = False
+    """Whether `response_metadata["logprobs"]` holds the log probability of each token, in the form of OpenAI's."""
+    top_logprobs: int = 0
+    """How many of the likeliest tokens are given beside each."""
     threads: int | None = None
     """Threads for generation; None leaves it to llama.cpp."""
 
-    _llama: Any = PrivateAttr(default=None)
-    _loading: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _writer: int | None = PrivateAttr(default=None)
-    """The thread that holds `_lock`."""
+    _writer: Writer | None = PrivateAttr(default=None)
 
     @property
     def _llm_type(self) -> str:
@@ -70,27 +78,19 @@ class LlamaCppChat(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return {"path": self.path, "temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
 
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        return LangSmithParams(**(params | {"ls_provider": "llama.cpp", "ls_model_name": Path(self.path).name}))
+
+    @property
+    def writer(self) -> Writer:
+        if self._writer is None:
+            self._writer = Writer(self.path, self.context, self.threads)
+        return self._writer
+
     def load(self) -> Any:
-        """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`."""
-        with self._loading:
-            if self._llama is None:
-                self._llama = self._loaded()
-        return self._llama
-
-    def _loaded(self) -> Any:
-        from llama_cpp import Llama, _internals, llama
-
-        silence()
-        # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
-        for module in (_internals, llama):
-            setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
-        try:
-            return Llama(
-                self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads,
-                swa_full=True, seed=self.seed, verbose=False,
-            )  # fmt: skip
-        except (ValueError, OSError) as error:
-            raise ModelError(f"llama.cpp cannot load {self.path}: {error}") from error
+        """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`, `OutOfMemoryError`."""
+        return self.writer.llama()
 
     def _template(self) -> tuple[str, Layout]:
         template = self.load().metadata.get("tokenizer.chat_template")
@@ -100,14 +100,12 @@ class LlamaCppChat(BaseChatModel):
 
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> list[int]:
         """Token ids of the prompt for the next reply."""
-        from llama_cpp import llama_vocab_bos, llama_vocab_get_text
-
         template, layout = self._template()
-        llama = self.load()
-        bos_id = llama_vocab_bos(llama._model.vocab)
-        bos = llama_vocab_get_text(llama._model.vocab, bos_id).decode() if bos_id >= 0 else ""
-        text = render(as_plain(messages), template, layout, bos_token=bos, add_generation_prompt=True)
-        return [int(token) for token in llama.tokenize(text.encode(), add_bos=False, special=True)]
+        text = render(as_plain(messages), template, layout, bos_token=self.writer.bos(), add_generation_prompt=True)
+        return [int(token) for token in self.load().tokenize(text.encode(), add_bos=False, special=True)]
+
+    def get_num_tokens(self, text: str) -> int:
+        return len(self.load().tokenize(text.encode(), add_bos=False, special=False))
 
     def _generate(
         self,
@@ -118,6 +116,21 @@ class LlamaCppChat(BaseChatModel):
     ) -> ChatResult:
         return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
+    def _begun(
+        self, messages: list[BaseMessage], stop: list[str] | None, emit: Callable[[Piece | None], Any], kwargs: dict[str, Any]
+    ) -> Order:
+        """The order for a reply; `emit` is called in the writer's thread with each piece, and with None at the end."""
+        known = {name: kwargs.pop(name) for name in [*kwargs] if name in OPTIONS}
+        kwargs.pop("ls_structured_output_format", None)
+        if kwargs:
+            raise UsageError(f"LlamaCppChat does not know {', '.join(sorted(kwargs))}; it knows {', '.join(OPTIONS)} and stop.")
+        options: dict[str, Any] = {name: known.get(name, getattr(self, name, None)) for name in OPTIONS}
+
+        def prompt() -> Fitted:
+            return fit(messages, lambda kept: len(self.prompt_tokens(kept)), self.context, options["max_tokens"])
+
+        return self.writer.begin(prompt, self.prompt_tokens, [*(self.stop or []), *(stop or [])], options, emit)
+
     def _stream(
         self,
         messages: list[BaseMessage],
@@ -125,59 +138,17 @@ class LlamaCppChat(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        if stop:
-            raise UsageError("LlamaCppChat ends a reply at the model's own end-of-turn token; `stop` is not supported.")
-        with self._alone():
-            prompt, dropped = self._fitting(messages)
-            room = self.context - len(prompt)
-            if room < 1:
-                raise UsageError(
-                    f"The conversation has {len(prompt)} tokens and the context holds {self.context}.",
-                    hint="start a new conversation, or raise `context` in config.toml",
-                )
-            limit = min(self.max_tokens, room)
-            decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            count, reason = 0, "length"
-            for token in self._tokens(prompt):
-                if self._ends(token):
-                    reason = "stop"
-                    break
-                count += 1
-                text = decoder.decode(self._llama._model.detokenize([token], special=False))
-                if text:
-                    chunk = ChatGenerationChunk(message=AIMessageChunk(content=text))
-                    if run_manager:
-                        run_manager.on_llm_new_token(text, chunk=chunk)
-                    yield chunk
-                if count >= limit:
-                    break
-            usage = UsageMetadata(input_tokens=len(prompt), output_tokens=count, total_tokens=len(prompt) + count)
-            facts = {"finish_reason": reason, "dropped_turns": dropped}
-            last = AIMessageChunk(content="", usage_metadata=usage, response_metadata=facts, chunk_position="last")
-            yield ChatGenerationChunk(message=last, generation_info={"finish_reason": reason})
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Waits until no other reply is being written; one model has one cache."""
-        if self._writer == threading.get_ident():
-            raise BackendError("Another reply of this model is still being read in this thread.", hint="finish or close it first")
-        with self._lock:
-            self._writer = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._writer = None
-
-    def _fitting(self, messages: Sequence[BaseMessage]) -> tuple[list[int], int]:
-        """Token ids of the prompt without the oldest turns that leave no room for a reply, and how many turns those were."""
-        kept, dropped = list(messages), 0
-        first = 1 if kept and kept[0].type == "system" else 0
-        prompt = self.prompt_tokens(kept)
-        while len(prompt) + min(self.max_tokens, self.context // 4) > self.context and len(kept) - first >= 3:
-            del kept[first : first + 2]
-            dropped += 1
-            prompt = self.prompt_tokens(kept)
-        return prompt, dropped
+        pieces: SimpleQueue[Piece | None] = SimpleQueue()
+        order = self._begun(messages, stop, pieces.put, kwargs)
+        try:
+            while (piece := pieces.get()) is not None:
+                chunk = self._chunk(piece)
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+            yield self._last(order)
+        finally:
+            order.give_up()
 
     async def _astream(
         self,
@@ -186,31 +157,49 @@ class LlamaCppChat(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """Each token is computed in a thread; cancelling waits for the one under way, then stops and frees the model."""
-        chunks = self._stream(messages, stop, None, **kwargs)
         loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="kosent-reply")  # its own: waiting replies must not take its place
-        under_way = loop.run_in_executor(thread, next, chunks, None)
+        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        order = self._begun(messages, stop, lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, piece), kwargs)
         try:
-            while (chunk := await asyncio.shield(under_way)) is not None:
+            while (piece := await pieces.get()) is not None:
+                chunk = self._chunk(piece)
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-                under_way = loop.run_in_executor(thread, next, chunks, None)
+            yield self._last(order)
         finally:
-            await asyncio.wait([under_way])
-            await loop.run_in_executor(thread, chunks.close)  # type: ignore[attr-defined]  # a generator
-            thread.shutdown(wait=False)
+            order.give_up()
 
-    def _tokens(self, prompt: list[int]) -> Iterator[int]:
-        try:
-            yield from self._llama.generate(
-                prompt, temp=self.temperature, top_p=self.top_p, top_k=0, min_p=0.0, repeat_penalty=1.0
-            )
-        except (RuntimeError, ValueError) as error:
-            raise BackendError(f"llama.cpp stopped while writing with {Path(self.path).name}: {error}") from error
+    def _chunk(self, piece: Piece) -> ChatGenerationChunk:
+        info = {"logprobs": {"content": piece.logprobs}} if piece.logprobs else None
+        return ChatGenerationChunk(message=AIMessageChunk(content=piece.text), generation_info=info)
 
-    def _ends(self, token: int) -> bool:
-        from llama_cpp import llama_vocab_is_eog
+    def _last(self, order: Order) -> ChatGenerationChunk:
+        ended = order.ended()
+        usage = UsageMetadata(
+            input_tokens=ended.prompt_tokens, output_tokens=ended.tokens, total_tokens=ended.prompt_tokens + ended.tokens
+        )
+        facts = {"finish_reason": ended.reason, "dropped_turns": ended.dropped_turns, "model_name": Path(self.path).name}
+        last = AIMessageChunk(content="", usage_metadata=usage, response_metadata=facts, chunk_position="last")
+        return ChatGenerationChunk(message=last, generation_info={"finish_reason": ended.reason})
 
-        return bool(llama_vocab_is_eog(self._llama._model.vocab, token))
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        include_raw: bool = False,
+        method: Literal["json_schema", "json_mode", "function_calling"] = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Replies that are JSON of `schema` (a Pydantic class, a TypedDict or a JSON schema), since llama.cpp can then write
+        nothing else; `method` and `strict` make no difference. The model is not told the schema: the prompt must say what you
+        want."""
+        from kosent.structured_output import structured
+
+        if schema is None or kwargs:
+            raise UsageError(f"LlamaCppChat.with_structured_output needs a schema, and nothing like {kwargs}.")
+        return structured(self, schema, include_raw, method)
+
+
+OPTIONS = ("temperature", "top_p", "seed", "max_tokens", "logprobs", "top_logprobs", "json_schema")

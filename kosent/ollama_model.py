@@ -1,49 +1,91 @@
-"""ChatOllama whose failures are KoSent's: what went wrong and the next command, instead of an HTTP traceback."""
+"""ChatOllama whose conversations fit into the context and whose failures are KoSent's: what went wrong and the next command."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.messages import BaseMessage
 from langchain_ollama import ChatOllama
 from ollama import ResponseError
+from pydantic import PrivateAttr
 
-from kosent.errors import BackendError
+from kosent.context import Fitted, fit
+from kosent.errors import (
+    BackendError,
+    KosentError,
+    ModelError,
+    OutOfMemoryError,
+    ServerDownError,
+    ServerTimeoutError,
+)
+from kosent.ollama_tokens import OllamaTokens
+from kosent.remote_model import RemoteChat
+
+
+def meaning(error: Exception, url: str | None, what: str) -> KosentError | None:
+    """What an exception of Ollama's clients means; `what` could not be done, "answer with 'kosent'"."""
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return ServerTimeoutError(
+            f"Ollama at {url} said nothing for too long; it could not {what}.",
+            hint="ollama ps     (what it is busy with), or a longer `timeout` in config.toml",
+        )
+    if isinstance(error, (httpx.HTTPError, ConnectionError)):
+        return ServerDownError(f"The connection to Ollama at {url} broke: {error or type(error).__name__}", hint="ollama serve")
+    if isinstance(error, ResponseError):
+        return _refusal(error, url, what)
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return BackendError(f"Ollama at {url} sent something that is not its own: {error}", hint="is OLLAMA_HOST really Ollama?")
+    return None
+
+
+def _refusal(error: ResponseError, url: str | None, what: str) -> KosentError:
+    said = error.error
+    if error.status_code == 404 and "not found" in said:
+        name = what.rpartition(" ")[2].strip("'\"")
+        return ModelError(
+            f"Ollama at {url} could not {what}: {said}", hint=f"ollama pull {name}     or kosent export RUN --ollama {name}"
+        )
+    if "memory" in said:
+        return OutOfMemoryError(
+            f"Ollama could not {what}: {said}",
+            hint="a smaller model or quantization, or a smaller `context` in config.toml; `ollama ps` shows what else is loaded",
+        )
+    if error.status_code in (502, 503, 504):
+        return ServerDownError(
+            f"Ollama at {url} is busy; it could not {what}: {said}", hint="ollama ps     (what it is busy with)"
+        )
+    return BackendError(f"Ollama could not {what}: {said}", hint="ollama list")
 
 
 @contextmanager
 def explained(url: str | None, what: str) -> Iterator[None]:
-    """Makes a `BackendError` of what the clients of Ollama raise; `what` it could not do, "answer with 'kosent'"."""
+    """Raises what `meaning` makes of an exception of Ollama's clients."""
     try:
         yield
-    except (httpx.HTTPError, ConnectionError) as error:
-        raise BackendError(f"The connection to Ollama at {url} broke: {error}", hint="ollama serve") from error
-    except ResponseError as error:
-        raise BackendError(f"Ollama could not {what}: {error.error}", hint="ollama list") from error
+    except Exception as error:
+        meant = meaning(error, url, what)
+        if meant is None:
+            raise
+        raise meant from error
 
 
-class OllamaChat(ChatOllama):
-    """Raises `BackendError` when Ollama goes away, refuses or runs out of memory."""
+class OllamaChat(RemoteChat, ChatOllama):
+    """Raises `ServerDownError`, `ServerTimeoutError`, `ModelError`, `OutOfMemoryError`, `ContextLengthError`, or
+    `InterruptedReplyError` when the stream ends early."""
 
-    def _explained(self) -> AbstractContextManager[None]:
-        return explained(self.base_url, f"answer with {self.model!r}")
+    _tokens: OllamaTokens | None = PrivateAttr(default=None)
 
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        with self._explained():
-            return super()._generate(*args, **kwargs)
+    def fitted(self, messages: list[BaseMessage]) -> Fitted:
+        context, wanted = self.num_ctx, self.num_predict
+        if context is None or wanted is None or OllamaTokens.at_most(messages) + wanted <= context:
+            return Fitted(messages, 0, 0)  # surely fits
+        if self._tokens is None:
+            self._tokens = OllamaTokens(str(self.base_url), self.model)
+        with explained(self.base_url, f"count the tokens of {self.model!r}"):
+            return fit(messages, self._tokens.count, context, wanted)
 
-    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        with self._explained():
-            return await super()._agenerate(*args, **kwargs)
-
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
-        with self._explained():
-            yield from super()._stream(*args, **kwargs)
-
-    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
-        with self._explained():
-            async for chunk in super()._astream(*args, **kwargs):
-                yield chunk
+    def explained(self, error: Exception) -> KosentError | None:
+        return meaning(error, self.base_url, f"answer with {self.model!r}")

@@ -62,7 +62,7 @@ class Assessment:
 
 def assess(text: str) -> Assessment:
     """How a message should be met. A millisecond for each 200 letters; nothing leaves this process."""
-    from kosent.safety_classifier import LONGEST, probabilities
+    from kosent.safety_classifier import LONGEST, MESSAGES
 
     if not text.strip():
         return Assessment("none", 0.0)
@@ -71,7 +71,7 @@ def assess(text: str) -> Assessment:
         *(text[start : start + LONGEST] for start in range(0, max(1, len(text) - LONGEST // 2), LONGEST // 2)),
         *(" ".join(sentences[start : start + SENTENCES]) for start in range(max(1, len(sentences) - SENTENCES + 1))),
     }
-    found = [probabilities(part) for part in looked_at]
+    found = [MESSAGES.probabilities(part) for part in looked_at]
     crisis = max(one["crisis"] for one in found)
     heavy = max(one["crisis"] + one["concern"] for one in found)
     return Assessment("crisis" if crisis >= CRISIS_FROM else "concern" if heavy >= CONCERN_FROM else "none", round(crisis, 4))

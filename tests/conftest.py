@@ -52,6 +52,17 @@ def starter_base() -> Path:
 
 
 @pytest.fixture(scope="session")
+def starter_gguf() -> Path:
+    """The GGUF of the starter base as its packages carry it, with a chat template; made once and kept."""
+    from bases import starter_with_template
+
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "starter.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return starter_with_template(CACHE / "starter-chat.gguf")
+
+
+@pytest.fixture(scope="session")
 def tiny_base(starter_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Gemma 3 of two layers, random but for the scale of its embedding: it leans towards saying the last token again."""
     import torch

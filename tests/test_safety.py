@@ -117,12 +117,10 @@ def test_every_card_names_the_lines() -> None:
 
 def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights.bin"
-    file.write_bytes(safety_classifier.WEIGHTS.read_bytes()[:-5])
-    monkeypatch.setattr(safety_classifier, "WEIGHTS", file)
-    safety_classifier.weights.cache_clear()
+    file.write_bytes(safety_classifier.MESSAGES.file.read_bytes()[:-5])
+    monkeypatch.setattr(safety_classifier, "MESSAGES", safety_classifier.Classifier(file, safety_classifier.MESSAGES.classes))
     with pytest.raises(ValueError, match="damaged"):
         assess(DIRECT)
-    safety_classifier.weights.cache_clear()
 
 
 def test_it_is_usable_alone() -> None:

@@ -1,0 +1,76 @@
+"""A chat model for any server that speaks OpenAI's protocol (vLLM, llama-server, Ollama's /v1), with KoSent's errors.
+
+The server counts: when it says that a conversation is too long for its context, the oldest turn is left out and it is asked
+again.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import openai
+from langchain_core.messages import BaseMessage
+from langchain_openai.chat_models.base import BaseChatOpenAI
+
+from kosent.context import Fitted
+from kosent.errors import (
+    BackendError,
+    ContextLengthError,
+    KosentError,
+    ModelError,
+    OutOfMemoryError,
+    ServerDownError,
+    ServerTimeoutError,
+)
+from kosent.remote_model import RemoteChat
+
+_TOO_LONG = re.compile(r"context.{0,12}(length|size|window)|context_length_exceeded|exceed_context_size", re.IGNORECASE)
+_NUMBER = re.compile(r"\d[\d,]*")
+
+
+class OpenAIChat(RemoteChat, BaseChatOpenAI):
+    """Raises `ServerDownError`, `ServerTimeoutError`, `ModelError`, `OutOfMemoryError`, `ContextLengthError`, or
+    `InterruptedReplyError` when the stream ends early."""
+
+    def fitted(self, messages: list[BaseMessage]) -> Fitted:
+        return Fitted(messages, 0, 0)
+
+    def explained(self, error: Exception) -> KosentError | None:
+        url = self.openai_api_base
+        if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
+            return ServerTimeoutError(f"The server at {url} said nothing for too long.", hint="a longer `timeout` in config.toml")
+        if isinstance(error, (openai.APIConnectionError, httpx.HTTPError)):
+            reason = error.__cause__ or error
+            return ServerDownError(f"The connection to {url} broke: {reason}", hint=f"curl {url}/models     (is it running?)")
+        if isinstance(error, openai.APIError):
+            return _refusal(error, str(url), self.model_name)
+        if isinstance(error, (ValueError, UnicodeDecodeError)):
+            return BackendError(f"{url} sent something that is not OpenAI's protocol: {error}", hint=f"curl {url}/models")
+        return None
+
+
+def _refusal(error: openai.APIError, url: str, name: str) -> KosentError:
+    said = error.message
+    status = error.status_code if isinstance(error, openai.APIStatusError) else None
+    if _TOO_LONG.search(said) or error.code == "context_length_exceeded":
+        return _too_long(said, url)
+    if isinstance(error, openai.NotFoundError):
+        return ModelError(f"{url} has no model {name!r}: {said}", hint=f"curl {url}/models     (lists what it has)")
+    if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        return ModelError(f"{url} wants another key: {said}", hint="export KOSENT_API_KEY=...")
+    if "memory" in said:
+        return OutOfMemoryError(f"{url} could not answer with {name!r}: {said}", hint="a smaller model or context on that server")
+    if status is not None and (status == 429 or status >= 502):
+        return ServerDownError(f"{url} is busy: {said}", hint="wait, or see the server's log")
+    return BackendError(f"{url} could not answer with {name!r}: {said}", hint="see the server's log")
+
+
+def _too_long(said: str, url: str) -> ContextLengthError:
+    """By how much it is too long stands in the server's own sentence, in numbers whose order differs: the two largest."""
+    numbers = sorted({int(number.replace(",", "")) for number in _NUMBER.findall(said)}, reverse=True)
+    tokens, room = numbers[:2] if len(numbers) > 1 else (0, 0)
+    by = f" ({tokens - room:,} tokens too many)" if tokens else ""
+    return ContextLengthError(
+        f"The message is too long for the model at {url}{by}: {said}", tokens=tokens, room=room, hint="shorten the message"
+    )
