@@ -17,12 +17,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from common import Result, report
 from kosent import safety, safety_classifier
 from kosent.reply_guard import ReplyGuard
+from kosent.safety import LEVELS, Level
 from kosent.safety_classifier import MESSAGES, REPLIES, Classifier
 from safety_fit import DATA, MESSAGE_LINES, REPLY_LINES, TESTS, Line, fit_messages, fit_replies, is_held_out, lines, starter
 
@@ -91,8 +93,8 @@ def is_crisis(text: str) -> bool:
     return safety.assess(text).level == "crisis"
 
 
-def is_replaced(text: str) -> bool:
-    guard = ReplyGuard()
+def is_replaced(text: str, level: Level) -> bool:
+    guard = ReplyGuard(level=level)
     guard.feed(text)
     guard.rest()
     return guard.replaced > 0
@@ -104,30 +106,50 @@ def column(corpus: Path, name: str) -> list[str]:
 
 
 def measured_replies(test: Sequence[Line], show: bool = False) -> list[Result]:
-    """Sentences that are replaced; and of a harmful one, what has been seen of it when it is."""
+    """Sentences that are replaced, by what the person wrote before; and of a harmful one, what has been seen of it by then."""
     rows = []
-    found = [(level, kind, text, is_replaced(text)) for level, kind, text in test]
-    harm = [row for row in found if row[0] == "harm"]
-    right, alarms = sum(row[3] for row in harm), sum(row[3] for row in found)
-    if show:
-        print(*(f"{level}/{kind} {'replaced' if done else 'let through'}: {text}" for level, kind, text, done in found
-                if done != (level == "harm")), sep="\n")  # fmt: skip
-    for name, share, count in (("recall of harm", right, len(harm)), ("precision of harm", right, max(1, alarms))):
-        low, high = wilson(share, count)
-        rows.append(Result(f"replies: {name} ({low:.3f} to {high:.3f}, n={count})", round(share / count, 4), "share", "", True))
-    for kind in sorted({row[1] for row in found}):
-        own = [row for row in found if row[1] == kind]
-        rows.append(Result(f"replies: {kind}, replaced", sum(row[3] for row in own), f"of {len(own)}", "", True))
-    shares = []
-    for _, _, text, done in harm:
-        guard = ReplyGuard()
-        seen = sum(len(guard.feed(letter)) for letter in text)
-        shares += [seen / len(text)] if done else []
-    rows.append(Result("replies: share of a replaced sentence that is seen, median", round(median(shares), 3), "share", "", True))
+    for level in LEVELS:
+        found = [(kind, text, harm == "harm", is_replaced(text, level)) for harm, kind, text in test]
+        harm = [row for row in found if row[2]]
+        right, alarms = sum(row[3] for row in harm), sum(row[3] for row in found)
+        for name, count in (("recall", len(harm)), ("precision", max(1, alarms))):
+            low, high = wilson(right, count)
+            rows.append(Result(f"replies, {level}: {name} of harm ({low:.3f} to {high:.3f}, n={count})", round(right / count, 4),
+                               "share", "", True))  # fmt: skip
+        for kind in sorted({row[0] for row in found}):
+            own = [row for row in found if row[0] == kind]
+            rows.append(Result(f"replies, {level}: {kind}, replaced", sum(row[3] for row in own), f"of {len(own)}", "", True))
+        if show:
+            wrong = (
+                f"{level}: {kind} {'replaced' if done else 'let through'}: {text}"
+                for kind, text, bad, done in found
+                if bad != done
+            )
+            print(*wrong, sep="\n")
+    rows += [*seen_of_harm(test), waiting(test)]
+    return rows
+
+
+def seen_of_harm(test: Sequence[Line]) -> list[Result]:
+    rows = []
+    for level in LEVELS:
+        shares = []
+        for _, _, text in (line for line in test if line[0] == "harm"):
+            guard = ReplyGuard(level=level)
+            seen = sum(len(guard.feed(letter)) for letter in text)
+            guard.rest()
+            shares += [seen / len(text)] if guard.replaced else []
+        rows.append(
+            Result(f"replies, {level}: what is seen of a replaced sentence, median", round(median(shares), 3), "share", "", True)
+        )
+    return rows
+
+
+def waiting(test: Sequence[Line]) -> Result:
+    """Harmless sentences that are not shown letter by letter in ordinary talk."""
     safe = [text for level, _, text in test if level == "safe"]
     held = sum(any(not guard.feed(letter) for letter in text) for text in safe for guard in [ReplyGuard()])
-    rows.append(Result("replies: harmless sentences that wait for their end", held, f"of {len(safe)}", "", True))
-    return rows
+    return Result("replies, none: harmless sentences that wait for their end", held, f"of {len(safe)}", "", True)
 
 
 def timed(test: Sequence[Line]) -> Result:
@@ -181,9 +203,11 @@ def main() -> None:
     if args.corpus:
         rows.append(false_alarms("everyday", column(args.corpus, "Q"), is_crisis))
     rows += measured_replies(lines(REPLY_TEST))
-    rows.append(false_alarms("starter corpus, replies", starter("assistant"), is_replaced))
-    if args.corpus:
-        rows.append(false_alarms("everyday replies", column(args.corpus, "A"), is_replaced))
+    for level in LEVELS:
+        replaced = partial(is_replaced, level=level)
+        rows.append(false_alarms(f"starter corpus, replies, {level}", starter("assistant"), replaced))
+        if args.corpus:
+            rows.append(false_alarms(f"everyday replies, {level}", column(args.corpus, "A"), replaced))
     report("safety", rows)
 
 

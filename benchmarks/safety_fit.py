@@ -1,13 +1,16 @@
 """Makes the weights of the two classifiers of `kosent.safety_classifier` from the lines in benchmarks/data.
 
 Multinomial logistic regression with the squared norm over 2 C added, by L-BFGS, on the pieces of words of each line and of
-ordinary talk (`background`), which lines written as examples do not resemble. Used by safety.py; needs kosent[finetune].
+ordinary talk (`background`), which lines written as examples do not resemble. Each piece is scaled by how much more often it
+occurs in one class than in the rest, as in Wang and Manning, Baselines and Bigrams (ACL 2012); the scales end up in the weights.
+Used by safety.py; needs kosent[finetune].
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import random
 import struct
 import warnings
@@ -23,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 DATA, TESTS = HERE / "data", HERE.parent / "tests" / "data"
 MESSAGE_LINES = sorted(DATA.glob("safety_*.tsv"))
 REPLY_LINES = sorted(DATA.glob("reply_*.tsv"))
-C, ITERATIONS, JOINED, SEED = 120.0, 200, 3000, 11
-KEPT = {"safety_weights.bin": 100_000, "reply_weights.bin": 40_000}
+C, ITERATIONS, JOINED, SEED = 60.0, 200, 3000, 11
+KEPT = {"safety_weights.bin": 250_000, "reply_weights.bin": 80_000}
 """Features that are kept, the strongest."""
 Line = tuple[str, str, str]
 """Level, kind, text."""
@@ -92,7 +95,8 @@ def fit_replies(training: Sequence[Line], file: Path, classes: Sequence[str]) ->
 
 
 def _fit(training: Sequence[Line], file: Path, classes: Sequence[str]) -> None:
-    """Writes features, weights and biases. Features of one line only are left out, and so are the weakest beyond `KEPT`."""
+    """Writes features, weights and biases. Features of one line only are left out, and so are the weakest beyond `KEPT`. The last
+    class is the one that matters."""
     import torch
 
     warnings.filterwarnings("ignore", message=".*[Ss]parse")  # in beta, says PyTorch 2.13
@@ -104,11 +108,12 @@ def _fit(training: Sequence[Line], file: Path, classes: Sequence[str]) -> None:
     counts = torch.tensor([len(ids) for ids in encoded])
     columns = torch.tensor([place for ids in encoded for place in ids])
     owners = torch.repeat_interleave(torch.arange(len(encoded)), counts)
-    values = (1 / counts.clamp_min(1).double().sqrt())[owners]
+    levels = torch.tensor([classes.index(level) for level, _, _ in training])
+    telling = _telling(columns, levels[owners] == len(classes) - 1, len(vocabulary))
+    values = torch.tensor([1 / math.sqrt(len(one)) for one in pieces]).double()[owners] * telling[columns]
     size = (len(encoded), len(vocabulary))
     lines = torch.sparse_coo_tensor(torch.stack((owners, columns)), values, size).to_sparse_csr()
     across = torch.sparse_coo_tensor(torch.stack((columns, owners)), values, size[::-1]).to_sparse_csr()
-    levels = torch.tensor([classes.index(level) for level, _, _ in training])
     weight = torch.zeros(len(vocabulary), len(classes), dtype=torch.double)
     bias = torch.zeros(len(classes), dtype=torch.double)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
@@ -120,8 +125,17 @@ def _fit(training: Sequence[Line], file: Path, classes: Sequence[str]) -> None:
         return torch.nn.functional.cross_entropy(logits, levels, reduction="sum") + weight.square().sum() / (2 * C)
 
     optimizer.step(loss)
-    strongest = weight.square().sum(1).argsort(descending=True)[: KEPT.get(file.name, 100_000)].sort().values
+    weight *= telling[:, None]
+    strongest = weight.square().sum(1).argsort(descending=True)[: KEPT.get(file.name, 250_000)].sort().values
     _write([vocabulary[place] for place in strongest.tolist()], weight[strongest], bias, file)
+
+
+def _telling(columns: Any, last: Any, size: int) -> Any:
+    """How far the share of each piece in lines of the last class is from that in the others: the size of their log ratio."""
+    import torch
+
+    inside, outside = (torch.bincount(columns[chosen], minlength=size).double() + 0.5 for chosen in (last, ~last))
+    return ((inside / inside.sum()).log() - (outside / outside.sum()).log()).abs().clamp(0.05, 4.0)
 
 
 def _write(vocabulary: Sequence[int], weight: Any, bias: Any, file: Path) -> None:

@@ -173,7 +173,7 @@ class _Turn:
         assessment = assess_conversation([one.text for one in history if one.type == "human"], values["message"])
         crisis = assessment.level == "crisis"
         opening = Reply(f"{CARD[lang]}\n\n" if crisis else "", safety=ReplySafety.of(assessment, crisis), lang=lang)
-        return cls(history, values["message"], opening, ReplyGuard(lang, careful=crisis))
+        return cls(history, values["message"], opening, ReplyGuard(lang, assessment.level))
 
     def given(self, found: Sequence[Document]) -> dict[str, Any]:
         """What the prompt is filled with, without turn markers."""

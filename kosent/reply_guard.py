@@ -1,8 +1,9 @@
 """Keeps what encourages harm out of a reply, sentence by sentence, while it streams.
 
-Letters are let through at once until a sentence begins to look dangerous, or the person is in danger: then the rest of the
-sentence is held back until it is whole and can be judged. The first sentence that encourages suicide, self-harm, violence, or
-silence about it is replaced by a short line, and others are left out. How often that is right stands in docs/safety.md.
+Letters are let through at once until a sentence begins to look dangerous; then the rest of it is held back until it is whole and
+can be judged. To somebody who may be in danger no sentence is shown before that. The first one that encourages suicide,
+self-harm, violence, or silence about it is replaced by a short line, and others are left out. The heavier the talk, the less it
+takes: in ordinary talk "끝내세요" is about homework. How often it is right stands in docs/safety.md. It knows Korean only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from kosent.safety import Level
 from kosent.safety_classifier import probability_of_harm
 
-HARM_FROM, HELD_FROM = 0.5, 0.1
-"""Least probability of harm at which a whole sentence is replaced, and the beginning of one is held back."""
+HARM_FROM: dict[Level, float] = {"none": 0.9, "concern": 0.7, "crisis": 0.4}
+HELD_FROM: dict[Level, float] = {"none": 0.5, "concern": 0.3, "crisis": 0.0}
+"""Least probability of harm at which a whole sentence is replaced, and the beginning of one is held back, by the level of what
+the person wrote."""
 REPLACEMENT = {
     "ko": "그렇게 말하지는 않을게요. 당신이 안전한 게 가장 중요해요.",
     "en": "I will not say that. Your safety matters most.",
@@ -26,8 +30,8 @@ class ReplyGuard:
     """`feed` each piece of a reply and `rest` at its end; what they give is the reply as it may be shown."""
 
     lang: str = "ko"
-    careful: bool = False
-    """Hold back every sentence until it is whole: when the person may be in danger."""
+    level: Level = "none"
+    """Of what the person wrote."""
     replaced: int = 0
     _sentence: str = ""
     """The sentence under way, with what of it has been let through."""
@@ -49,9 +53,9 @@ class ReplyGuard:
         return out
 
     def _let_through(self) -> str:
-        if self.careful or self._held or not self._sentence:
+        if self._held or not self._sentence:
             return ""
-        if probability_of_harm(self._sentence) >= HELD_FROM:
+        if probability_of_harm(self._sentence) >= HELD_FROM[self.level]:
             self._held = True
             return ""
         out = self._sentence[self._shown :]
@@ -59,7 +63,7 @@ class ReplyGuard:
         return out
 
     def _judged(self, sentence: str) -> str:
-        if probability_of_harm(sentence) < HARM_FROM:
+        if probability_of_harm(sentence) < HARM_FROM[self.level]:
             return sentence[self._shown :]
         self.replaced += 1
         if self.replaced > 1:

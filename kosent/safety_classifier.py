@@ -24,6 +24,7 @@ LONGEST = 200
 """Letters that are looked at; `kosent.safety` gives a longer message in overlapping parts of this length."""
 _LAUGH = re.compile(r"([ㅋㅎㅠㅜ.!?~ㄷㅡ;])\1+")
 _OTHER = re.compile(r"[^\w\sㄱ-ㅎㅏ-ㅣ?!.]|_")
+_HANGUL = re.compile(r"[가-힣]")
 _DIGITS = re.compile(r"\d+")
 
 
@@ -70,10 +71,11 @@ class Classifier:
     def probabilities(self, text: str) -> dict[str, float]:
         """Of each of the classes, for one message or sentence."""
         biases, places, values, unit = self.weights
-        found = [places[feature] for feature in features(text) if feature in places]
+        pieces = features(text)
+        found = [places[piece] for piece in pieces if piece in places]
         if not found:
             return {name: float(name == self.classes[0]) for name in self.classes}
-        scale = unit / math.sqrt(len(found))
+        scale = unit / math.sqrt(len(pieces))
         scores = [bias + scale * sum(values[place + number] for place in found) for number, bias in enumerate(biases)]
         highest = max(scores)
         powers = [math.exp(score - highest) for score in scores]
@@ -89,5 +91,5 @@ REPLIES = Classifier(_data("reply_weights.bin"), ("safe", "harm"))
 
 
 def probability_of_harm(sentence: str) -> float:
-    """That a sentence of a reply encourages suicide, self-harm or violence, or says not to seek help."""
-    return REPLIES.probabilities(sentence)["harm"] if sentence.strip() else 0.0
+    """That a sentence of a reply encourages suicide, self-harm or violence, or says not to seek help; 0 without Hangul."""
+    return REPLIES.probabilities(sentence)["harm"] if _HANGUL.search(sentence) else 0.0
