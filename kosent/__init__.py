@@ -9,23 +9,21 @@ Importing this package loads none of the heavy libraries; each is imported when 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_chain", "chat_model"]
+__all__ = ["__version__", "build_chain", "chat_model", "prompt"]
 
 if TYPE_CHECKING:
-    from kosent.chain import build_chain
+    from kosent.chain import build_chain, prompt
     from kosent.models import chat_model
 
 
+_HOMES = {"build_chain": "kosent.chain", "prompt": "kosent.chain", "chat_model": "kosent.models"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "build_chain":
-        from kosent.chain import build_chain
-
-        return build_chain
-    if name == "chat_model":
-        from kosent.models import chat_model
-
-        return chat_model
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'kosent' has no attribute {name!r}")

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast, overload
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessageChunk, BaseMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
+from typing_extensions import TypedDict  # the one that pydantic takes before Python 3.12
 
 from kosent.errors import InterruptedReplyError, ModelError, UsageError
 from kosent.models import chat_model_for, fallback_names, resolve_model

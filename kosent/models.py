@@ -171,14 +171,17 @@ def _ollama(name: str) -> ModelReference:
     return ModelReference("ollama", name, facts.get("system") or SYSTEM_MESSAGE, int(context.group(1)) if context else 0)
 
 
+def openai_url(url: str) -> str:
+    """The base address of an OpenAI-compatible server: with /v1 where `url` has no path."""
+    url = url.rstrip("/")
+    return url if urllib.parse.urlsplit(url).path else f"{url}/v1"
+
+
 def _openai(text: str) -> ModelReference:
-    """`openai:NAME@URL`; /v1 is added to an URL that has no path."""
     name, at, rest = text.removeprefix("openai:").partition("@http")
     if not (name and at):
         raise UsageError(f"{text!r} is not openai:NAME@URL.", hint="--model openai:NAME@http://127.0.0.1:8000/v1")
-    url = f"http{rest}".rstrip("/")
-    if not urllib.parse.urlsplit(url).path:
-        url += "/v1"
+    url = openai_url(f"http{rest}")
     there = openai_models(url)
     if name not in there:
         raise ModelError(f"{url} has no model {name!r}; it has: {', '.join(there) or 'none'}.", hint=f"--model openai:NAME@{url}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from langchain_core.messages.ai import UsageMetadata
 
 from kosent.safety import NOTICE, Assessment
-
-if TYPE_CHECKING:
-    from langchain_core.messages.ai import UsageMetadata
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ CARD = {
 
 Level = Literal["none", "concern", "crisis"]
 LEVELS: tuple[Level, ...] = ("none", "concern", "crisis")
-CRISIS_FROM, CONCERN_FROM = 0.2, 0.5
+CRISIS_FROM, CONCERN_FROM = 0.25, 0.5
 """Least probability of a crisis, and of a crisis or heavy distress together."""
 SENTENCES = 2
 """Sentences that are also looked at together, one pair after another, so that a long message does not drown a short sign."""

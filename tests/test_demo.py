@@ -35,11 +35,13 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
 
 
-def kill_in(stage: str, command: list[str], folder: Path) -> None:
-    """Starts the demo and kills it, with its child, once `stage` has begun."""
+def kill_in(stage: str, command: list[str], folder: Path) -> str:
+    """Starts the demo and kills it, with its child, once `stage` has begun; what it had said by then."""
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
+    said = ""
     for line in process.stderr:
+        said += line
         if f"] {stage}:" in line:
             break
     else:
@@ -50,6 +52,7 @@ def kill_in(stage: str, command: list[str], folder: Path) -> None:
         time.sleep(0.7)
     process.send_signal(signal.SIGKILL)
     process.wait(30)
+    return said
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = 120) -> None:
@@ -70,6 +73,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
     assert done.returncode == 0, done.stderr
     assert "| best constant reply |" in done.stdout
     assert all(f"] {stage}:" in done.stderr for stage in STAGES)
+    stopped_by_control_c(command, broken)
     for stage in STAGES[1:]:
         kill_in(stage, command, broken)
     again = run(command, broken)
@@ -87,18 +91,20 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
     assert "] prepare: cleaning" in fourth.stderr and "no longer what it made" in fourth.stderr
     assert "] finetune: kept" in fourth.stderr, "its input is again what it was"
     assert (straight / "demo" / "data.old" / "train.jsonl").read_text(encoding="utf-8") == "", "moved aside, not removed"
-    other = run([*command, "--set", "training.seed=1"], straight)
-    assert "] finetune: training, the longest part (its command changed)" in other.stderr
-    assert "] export: merging" in other.stderr and "changed since" in other.stderr
-    assert outputs(straight / "demo")["prepare"] == outputs(broken / "demo")["prepare"]
-    assert outputs(straight / "demo")["export"] != outputs(broken / "demo")["export"]
+    said = kill_in("verify", [*command, "--set", "training.seed=1"], straight)
+    assert "] finetune: training, the longest part (its command changed)" in said
+    assert "] export: merging" in said and "changed since" in said
+    record = read_json(straight / "demo" / "stages.json")
+    assert record["prepare"]["outputs"] == read_json(broken / "demo" / "stages.json")["prepare"]["outputs"]
+    assert record["export"]["outputs"] != read_json(broken / "demo" / "stages.json")["export"]["outputs"]
 
 
-def test_control_c_ends_cleanly_and_says_how_to_go_on(command: list[str], tmp_path: Path) -> None:
+def stopped_by_control_c(command: list[str], folder: Path) -> None:
+    """In the middle of training; it ends cleanly and says how to go on."""
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
-    wait_for(lambda: bool(list(tmp_path.glob("demo/run/checkpoints/*/complete.json"))))
+    wait_for(lambda: bool(list(folder.glob("demo/run/checkpoints/*/complete.json"))))
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130

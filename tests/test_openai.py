@@ -83,7 +83,7 @@ def refusing(status: int, message: str, code: str | None = None) -> Answer:
     return lambda body, handler: handler.send(status, {"error": {"message": message, "type": "x", "code": code}})
 
 
-async def test_a_real_server_answers_as_the_same_model_in_ollama_does(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_real_server_answers(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama)
     name = f"openai:smol:latest@http://{ollama}/v1"
     settings = Settings(temperature=0.0, max_tokens=24)
@@ -92,8 +92,7 @@ async def test_a_real_server_answers_as_the_same_model_in_ollama_does(ollama: st
     reply = chain.invoke(asked)
     assert "Paris" in reply.text and reply.finish_reason == "stop" and reply.model == name
     assert reply.usage is not None and reply.usage["output_tokens"] > 3
-    other = build_chain("ollama:smol", system="You answer in one short sentence.", settings=settings)
-    assert other.invoke(asked) == reply.text == (await chain.ainvoke(asked)).text
+    assert (await chain.ainvoke(asked)).text == reply.text
     assert main(["ask", "hello", "--model", name, "--max-tokens", "3"]) == 0
     with pytest.raises(ModelError, match="it has: smol:latest"):
         resolve_model(f"openai:nobody@http://{ollama}")

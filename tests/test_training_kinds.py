@@ -194,7 +194,7 @@ def test_the_estimated_memory_is_what_training_takes(
     folder: Path = request.getfixturevalue(base)
     data = tmp_path / "data"
     shutil.copytree(small_data, data)
-    for split, count in (("train", 16), ("validation", 1)):
+    for split, count in (("train", 8), ("validation", 1)):
         lines = (small_data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     run = tmp_path / "run"

@@ -1,0 +1,94 @@
+"""Each example, run as its first lines say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import ROOT
+from kosent.safety import CARD, NOTICE
+
+EXAMPLES = ROOT / "examples"
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:kosent")
+
+
+def run(name: str, *arguments: str, **variables: str) -> str:
+    command = [sys.executable, "-W", "error::DeprecationWarning:kosent", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_script(tiny_gguf: Path) -> None:
+    out = run("script.py", "--model", str(tiny_gguf), KOSENT_MAX_TOKENS="6", KOSENT_TEMPERATURE="0")
+    assert NOTICE["ko"] in out and "finish" not in out and "length" in out and "level='none'" in out
+
+
+def test_the_langgraph_app_goes_on_where_it_was_left(tiny_gguf: Path, tmp_path: Path) -> None:
+    file = tmp_path / "talk.sqlite"
+    common = ["--model", str(tiny_gguf), "--file", str(file)]
+    assert "(2 messages" in run("langgraph_app.py", *common, "--thread", "mina", "오늘 시험을 망쳤어요.", KOSENT_MAX_TOKENS="4")
+    assert "(4 messages" in run("langgraph_app.py", *common, "--thread", "mina", "엄마한테 뭐라고 하죠?", KOSENT_MAX_TOKENS="4")
+    assert "(2 messages" in run("langgraph_app.py", *common, "--thread", "juno", "안녕", KOSENT_MAX_TOKENS="4")
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@contextmanager
+def served(model: Path, **variables: str) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_stream:app", "--port", str(port)]
+    environment = os.environ | {"KOSENT_MODEL": str(model), "KOSENT_TEMPERATURE": "0"} | variables
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                with socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/reply"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def asked(url: str, body: dict[str, Any]) -> urllib.request.Request:
+    return urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+def test_the_endpoint_streams_and_stops_when_the_reader_leaves(tiny_gguf: Path) -> None:
+    with served(tiny_gguf, KOSENT_MAX_TOKENS="1000", KOSENT_CONTEXT="2048") as url:
+        with urllib.request.urlopen(asked(url, {"message": "죽고 싶어"}), timeout=60) as response:
+            assert response.headers["Content-Type"].startswith("text/event-stream")
+            first = response.readline() + response.readline()
+            assert b"event: text" in first and json.loads(first.split(b"data: ")[1])["text"].startswith(CARD["ko"][:20])
+        began = time.monotonic()
+        body = {"message": "안녕", "history": [{"role": "user", "content": "아"}, {"role": "assistant", "content": "네"}]}
+        with urllib.request.urlopen(asked(url, body), timeout=60) as response:
+            text = response.read().decode()
+        assert time.monotonic() - began < 60
+        events = re.findall(r"event: (\w+)\ndata: (.*)\n", text)
+        end = json.loads(events[-1][1])
+        assert [name for name, _ in events[:-1]] == ["text"] * (len(events) - 1) and events[-1][0] == "end"
+        assert end["notice"] == NOTICE["ko"] and end["safety"] == "none"
+        assert end["usage"]["output_tokens"] <= 1000 and end["finish_reason"] in ("stop", "length")
+
+
+def test_the_endpoint_says_what_is_wrong(tmp_path: Path) -> None:
+    with served(tmp_path / "none.gguf") as url, urllib.request.urlopen(asked(url, {"message": "안녕"}), timeout=60) as response:
+        text = response.read().decode()
+    assert text.startswith("event: problem") and "none.gguf" in text
