@@ -28,7 +28,7 @@ from kosent.prompts import SYSTEM_MESSAGE
 from kosent.settings import Settings
 
 PAIRS, WARM_UP, SEED, CONTEXT = 30, 2, 7, 4096
-REPLY, PARALLEL, PARALLEL_REPLY, HISTORY = 48, 50, 32, 1500
+REPLY, PARALLEL, PARALLEL_REPLY, HISTORY = 32, 50, 32, 1500
 SETTINGS = Settings(temperature=0.0, max_tokens=REPLY, context=CONTEXT)
 WORDS = [
     "비",

@@ -10,6 +10,7 @@ When the reader closes the connection, the model stops.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from functools import cache
@@ -32,7 +33,7 @@ class Said(BaseModel):
 
 
 class Request(BaseModel):
-    message: str = Field(min_length=1)
+    message: str = Field(min_length=1, max_length=4000)
     history: list[Said] = []
 
 
@@ -55,7 +56,8 @@ async def events(request: Request) -> AsyncIterator[str]:
     ]
     whole = Reply()
     try:
-        async for piece in chain().astream({"message": request.message, "history": history}):
+        made = await asyncio.to_thread(chain)
+        async for piece in made.astream({"message": request.message, "history": history}):
             whole += piece
             if piece.text:
                 yield event("text", {"text": piece.text})

@@ -11,11 +11,11 @@ import argparse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import tool
 
-from kosent import build_chain
+from kosent import build_chain, chat_model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="", help="ollama:NAME, FILE.gguf, openai:NAME@URL (default: the one `kosent ask` takes)")
-model = parser.parse_args().model
+model = chat_model(parser.parse_args().model)  # one for both chains below, so that its weights are loaded once
 
 # A reply, streamed.
 chain = build_chain(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from kosent.errors import ContextLengthError
 
@@ -27,17 +27,16 @@ class Fitted:
 
 def turns_dropped(messages: Sequence[BaseMessage], number: int) -> list[BaseMessage]:
     """`messages` without the `number` oldest turns; a turn is what a person said and what followed it."""
-    starts = turn_starts(messages)
-    return [*messages[: starts[0]], *messages[starts[number] :]] if number else list(messages)
+    if not number:
+        return list(messages)
+    start = turn_starts(messages)[number]
+    return [*(message for message in messages[:start] if isinstance(message, SystemMessage)), *messages[start:]]
 
 
 def turn_starts(messages: Sequence[BaseMessage]) -> list[int]:
     """Where each turn begins; what stands before the first is the system message."""
-    starts = [
-        place
-        for place, message in enumerate(messages)
-        if message.type == "human" and (not place or messages[place - 1].type != "human")
-    ]
+    people = [isinstance(message, HumanMessage) for message in messages]
+    starts = [place for place, person in enumerate(people) if person and not (place and people[place - 1])]
     return starts or [len(messages)]
 
 

@@ -9,14 +9,16 @@ stops in the middle of its token.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
-from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -28,22 +30,33 @@ from kosent.errors import ModelError, UsageError
 from kosent.llama_cpp_writer import Order, Piece, Writer
 from kosent.prompts import Layout, layout_of_template, render
 
-ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+ROLES = {"system": "system", "human": "user", "ai": "assistant"} | {
+    "SystemMessageChunk": "system",
+    "HumanMessageChunk": "user",
+    "AIMessageChunk": "assistant",
+}
 
 
 def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    """LangChain messages as `{"role", "content"}`, neighbours of one role joined by an empty line, since templates want roles to
-    alternate. Raises `UsageError` for a kind that is not part of a conversation."""
-    plain: list[dict[str, str]] = []
+    """LangChain messages as `{"role", "content"}` in the order of chat templates: one system message (all there are joined),
+    then user and assistant in turn, user first. Neighbours of one role are joined by an empty line; a greeting before the first
+    user message is left out. Raises `UsageError` for a kind that is not part of a conversation."""
+    system: list[str] = []
+    turns: list[dict[str, str]] = []
     for message in messages:
-        if message.type not in ROLES:
-            raise UsageError(f"A message of the kind {message.type!r} cannot be part of a conversation.")
-        role = ROLES[message.type]
-        if plain and plain[-1]["role"] == role:
-            plain[-1]["content"] += f"\n\n{message.text}"
-        else:
-            plain.append({"role": role, "content": message.text})
-    return plain
+        role = ROLES.get(message.type)
+        if role is None:
+            raise UsageError(
+                f"A message of the kind {message.type!r} cannot be part of a conversation.",
+                hint="system, human and ai messages can",
+            )
+        if role == "system":
+            system.append(message.text)
+        elif turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n\n{message.text}"
+        elif turns or role == "user":
+            turns.append({"role": role, "content": message.text})
+    return [*([{"role": "system", "content": "\n\n".join(system)}] if system else []), *turns]
 
 
 class LlamaCppChat(BaseChatModel):
@@ -69,6 +82,7 @@ class LlamaCppChat(BaseChatModel):
     """Threads for generation; None leaves it to llama.cpp."""
 
     _writer: Writer | None = PrivateAttr(default=None)
+    _making: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
     def _llm_type(self) -> str:
@@ -84,9 +98,12 @@ class LlamaCppChat(BaseChatModel):
 
     @property
     def writer(self) -> Writer:
-        if self._writer is None:
-            self._writer = Writer(self.path, self.context, self.threads)
-        return self._writer
+        """The thread that writes for this model, and for copies of it with the same file and context."""
+        wanted = (self.path, self.context, self.threads)
+        with self._making:
+            if self._writer is None or self._writer.made_for != wanted:
+                self._writer = Writer(*wanted)
+            return self._writer
 
     def load(self) -> Any:
         """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`, `OutOfMemoryError`."""
@@ -116,20 +133,34 @@ class LlamaCppChat(BaseChatModel):
     ) -> ChatResult:
         return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        async with aclosing(self._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
+            return await agenerate_from_stream(chunks)
+
     def _begun(
         self, messages: list[BaseMessage], stop: list[str] | None, emit: Callable[[Piece | None], Any], kwargs: dict[str, Any]
     ) -> Order:
         """The order for a reply; `emit` is called in the writer's thread with each piece, and with None at the end."""
-        known = {name: kwargs.pop(name) for name in [*kwargs] if name in OPTIONS}
+        known = {name: value for name in [*kwargs] if name in OPTIONS and (value := kwargs.pop(name)) is not None}
         kwargs.pop("ls_structured_output_format", None)
         if kwargs:
-            raise UsageError(f"LlamaCppChat does not know {', '.join(sorted(kwargs))}; it knows {', '.join(OPTIONS)} and stop.")
+            raise UsageError(
+                f"LlamaCppChat does not know {', '.join(sorted(kwargs))}; it knows {', '.join(OPTIONS)} and stop.",
+                hint="leave it out, or use a server: openai:NAME@URL",
+            )
         options: dict[str, Any] = {name: known.get(name, getattr(self, name, None)) for name in OPTIONS}
 
         def prompt() -> Fitted:
             return fit(messages, lambda kept: len(self.prompt_tokens(kept)), self.context, options["max_tokens"])
 
-        return self.writer.begin(prompt, self.prompt_tokens, [*(self.stop or []), *(stop or [])], options, emit)
+        stops = [text for text in [*(self.stop or []), *(stop or [])] if text]
+        return self.writer.begin(prompt, self.prompt_tokens, stops, options, emit)
 
     def _stream(
         self,

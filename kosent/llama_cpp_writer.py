@@ -101,6 +101,7 @@ class Writer:
 
     def __init__(self, path: str, context: int, threads: int | None) -> None:
         self.path, self.context, self.threads = path, context, threads
+        self.made_for = (path, context, threads)
         self._llama: Any = None
         self._loading = threading.Lock()
         self._flag = Flag()
@@ -111,6 +112,7 @@ class Writer:
         with self._loading:
             if self._llama is None:
                 self._llama = self._loaded()
+                self._llama.kosent_flag = self._flag  # it must live as long as llama.cpp looks at it
                 self._flag.watched_by(self._llama.ctx)
         return self._llama
 
@@ -118,6 +120,7 @@ class Writer:
         from llama_cpp import Llama, _internals, llama
 
         silence()
+        last_errors()
         # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
         for module in (_internals, llama):
             setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
@@ -130,7 +133,9 @@ class Writer:
             said = last_errors() or str(error)
             if "alloc" in said or "memory" in said:
                 raise self._too_large(said) from error
-            raise ModelError(f"llama.cpp cannot load {self.path}: {said}") from error
+            raise ModelError(
+                f"llama.cpp cannot load {self.path}: {said}", hint="kosent models     (lists what is here)"
+            ) from error
 
     def _check_room(self, llama: Any) -> None:
         """Before memory is asked for that is not there: it would be given, and the process killed when it uses it."""
@@ -147,7 +152,8 @@ class Writer:
             )
         heads = int(facts[f"{kind}.attention.head_count"])
         wide = int(facts.get(f"{kind}.attention.key_length", int(facts[f"{kind}.embedding_length"]) // heads))
-        kept = int(facts.get(f"{kind}.attention.head_count_kv", heads))
+        given = facts.get(f"{kind}.attention.head_count_kv", "")
+        kept = int(given) if given.isdigit() else heads
         cache = 2 * 2 * self.context * int(facts[f"{kind}.block_count"]) * kept * wide  # keys and values of 16 bits
         if size + cache > free:
             raise self._too_large(
@@ -244,8 +250,6 @@ class Writer:
                 text, logprobs = text[ready:], []
             if count >= limit:
                 break
-        if reason == "length":
-            text += decoder.decode(b"", final=True)
         if text or logprobs:
             tell(Piece(text, logprobs))
         return Ended(reason, len(prompt), count, dropped)
@@ -254,7 +258,11 @@ class Writer:
         from llama_cpp.llama_grammar import LlamaGrammar
 
         schema = options["json_schema"]
-        grammar = LlamaGrammar.from_json_schema(schema, verbose=False) if schema else None
+        try:
+            grammar = LlamaGrammar.from_json_schema(schema, verbose=False) if schema else None
+        except Exception as error:
+            raise UsageError(f"llama.cpp cannot follow this JSON schema: {error}", hint="a simpler schema") from error
+        last_errors()
         self._llama.set_seed(options["seed"])
         try:
             for token in self._llama.generate(
@@ -270,6 +278,7 @@ class Writer:
                     raise CancelledError
                 yield int(token)
         except (RuntimeError, ValueError) as error:
+            self._llama._requires_eval = True  # its logits are those of a forward pass that did not end
             if order.given_up.is_set():
                 raise CancelledError from error
             reason = last_errors() or str(error)

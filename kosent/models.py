@@ -18,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from kosent.run_directory import RunDirectory, is_run
 from kosent.settings import DEFAULT_CONTEXT, Settings, load_settings
 
 if TYPE_CHECKING:
+    import httpx
     from langchain_core.language_models import BaseChatModel
 
 OLLAMA_MODEL = "kosent"
@@ -56,24 +58,34 @@ def ollama_url() -> str:
     host = os.environ.get("OLLAMA_HOST", "").strip() or "127.0.0.1"
     parts = urllib.parse.urlsplit(host if "://" in host else f"http://{host}")
     name = parts.hostname or "127.0.0.1"
-    port = parts.port or (11434 if "://" not in host else {"http": 80, "https": 443}.get(parts.scheme, 11434))
-    return f"{parts.scheme}://{'127.0.0.1' if name == '0.0.0.0' else name}:{port}"
+    try:
+        port = parts.port or (11434 if "://" not in host else {"http": 80, "https": 443}.get(parts.scheme, 11434))
+    except ValueError:
+        raise UsageError(f"OLLAMA_HOST is {host!r}, whose port is no port.", hint="export OLLAMA_HOST=127.0.0.1:11434") from None
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)
+    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
 
 
 def _asked(url: str, timeout: float = PROBE_SECONDS, *, body: dict[str, Any] | None = None, key: str = "") -> Any:
     """The JSON that a server on this machine or network answers. Raises `OSError` or `ValueError`."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's 127.0.0.1
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     data = None if body is None else json.dumps(body).encode()
-    with direct.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    if key:
+        request.add_unredirected_header("Authorization", f"Bearer {key}")  # another host must not see it
+    with direct.open(request, timeout=timeout) as response:
         return json.load(response)
+
+
+UNANSWERED = (OSError, ValueError, KeyError, TypeError, HTTPException)
+"""What `_asked` and reading its answer may raise."""
 
 
 def ollama_models(timeout: float = PROBE_SECONDS) -> list[str]:
     """Names of the models in the running Ollama. Raises `ServerDownError` when none answers within `timeout` seconds."""
     try:
         return [model["name"] for model in _asked(f"{ollama_url()}/api/tags", timeout)["models"]]
-    except (OSError, ValueError, KeyError) as error:
+    except UNANSWERED as error:
         raise ServerDownError(f"No Ollama answers at {ollama_url()} ({error}).", hint="ollama serve") from error
 
 
@@ -85,7 +97,7 @@ def openai_models(url: str, timeout: float = PROBE_SECONDS) -> list[str]:
         if error.code in (401, 403):
             raise ModelError(f"{url} wants another key ({error}).", hint="export KOSENT_API_KEY=...") from error
         raise ServerDownError(f"{url} does not list its models ({error}).", hint=f"curl {url}/models") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNANSWERED as error:
         raise ServerDownError(f"No server answers at {url} ({error}).", hint=f"curl {url}/models     (is it running?)") from error
 
 
@@ -163,7 +175,7 @@ def _ollama(name: str) -> ModelReference:
         )
     try:
         facts = _asked(f"{ollama_url()}/api/show", body={"model": name})
-    except (OSError, ValueError) as error:
+    except UNANSWERED as error:
         raise ServerDownError(
             f"Ollama at {ollama_url()} does not show {name!r} ({error}).", hint=f"ollama show {name}"
         ) from error
@@ -229,6 +241,7 @@ def chat_model_for(reference: ModelReference, settings: Settings) -> BaseChatMod
             num_predict=settings.max_tokens,
             repeat_penalty=1.0,
             client_kwargs={"trust_env": False, "timeout": httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS)},
+            async_client_kwargs={"limits": httpx.Limits(max_keepalive_connections=0)},  # one kept belongs to one event loop
             **common,
         )
     if reference.kind == "openai":
@@ -246,7 +259,11 @@ def _openai_chat(reference: ModelReference, settings: Settings, common: dict[str
 
     from kosent.openai_model import OpenAIChat
 
-    waits = httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS)
+    common_client: dict[str, Any] = {
+        "trust_env": False,
+        "timeout": httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS),
+        "limits": httpx.Limits(max_keepalive_connections=0),  # one kept belongs to one event loop
+    }
     return OpenAIChat(
         model=reference.name,
         base_url=reference.url,
@@ -254,7 +271,18 @@ def _openai_chat(reference: ModelReference, settings: Settings, common: dict[str
         max_tokens=settings.max_tokens,
         max_retries=0,
         stream_usage=True,
-        http_client=httpx.Client(trust_env=False, timeout=waits),
-        http_async_client=httpx.AsyncClient(trust_env=False, timeout=waits),
+        openai_proxy=None,
+        http_client=httpx.Client(**common_client, event_hooks={"request": [_without_names]}),
+        http_async_client=httpx.AsyncClient(**common_client, event_hooks={"request": [_awithout_names]}),
         **common,
     )
+
+
+def _without_names(request: httpx.Request) -> None:
+    """Takes out what names an account at OpenAI, which their client reads from the environment."""
+    for name in ("OpenAI-Organization", "OpenAI-Project"):
+        request.headers.pop(name, None)
+
+
+async def _awithout_names(request: httpx.Request) -> None:
+    _without_names(request)

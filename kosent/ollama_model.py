@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 from langchain_core.messages import BaseMessage
@@ -48,7 +49,7 @@ def _refusal(error: ResponseError, url: str | None, what: str) -> KosentError:
         return ModelError(
             f"Ollama at {url} could not {what}: {said}", hint=f"ollama pull {name}     or kosent export RUN --ollama {name}"
         )
-    if "memory" in said:
+    if any(sign in said for sign in ("memory", "killed", "unable to allocate", "resource limitations")):
         return OutOfMemoryError(
             f"Ollama could not {what}: {said}",
             hint="a smaller model or quantization, or a smaller `context` in config.toml; `ollama ps` shows what else is loaded",
@@ -83,9 +84,21 @@ class OllamaChat(RemoteChat, ChatOllama):
         if context is None or wanted is None or OllamaTokens.at_most(messages) + wanted <= context:
             return Fitted(messages, 0, 0)  # surely fits
         if self._tokens is None:
-            self._tokens = OllamaTokens(str(self.base_url), self.model)
+            self._tokens = OllamaTokens(str(self.base_url), self.model, context)
         with explained(self.base_url, f"count the tokens of {self.model!r}"):
             return fit(messages, self._tokens.count, context, wanted)
+
+    def bounded(self, fitted: Fitted) -> dict[str, Any]:
+        """No more than there is room for: Ollama would drop the beginning of the conversation to go on."""
+        return {"room": self.num_ctx - fitted.tokens} if self.num_ctx and fitted.tokens else {}
+
+    def _chat_params(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, *, room: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        params = super()._chat_params(messages, stop, **kwargs)
+        if room is not None:
+            params["options"]["num_predict"] = min(room, params["options"].get("num_predict", room))
+        return params
 
     def explained(self, error: Exception) -> KosentError | None:
         return meaning(error, self.base_url, f"answer with {self.model!r}")

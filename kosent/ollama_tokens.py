@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,18 +19,23 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from ollama import Client
 
+from kosent.errors import DataError, ModelError
 from kosent.prompts import layout_of_template, render
 
 MARKUP = 8
 """Tokens that a turn's markers take at most, where the template is not known."""
+REMEMBERED, MOST_ASKED = 4096, 4
+"""Counts that are kept; bytes a token of the context up to which a text is worth reading for its count."""
 _FROM = re.compile(r"^FROM (.+)$", re.MULTILINE)
 
 
 class OllamaTokens:
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, context: int) -> None:
+        """`context` is the window that the model is loaded with; asking with another would load it again."""
         self.client = Client(host=url, trust_env=False, timeout=600)
-        self.model = model
-        self._counted: dict[str, int] = {}
+        self.model, self.context = model, context
+        self._counted: dict[int, int] = {}
+        self._searching = threading.Lock()
         self._vocabulary: Any = None
         self._searched = False
 
@@ -42,7 +49,8 @@ class OllamaTokens:
         vocabulary = self._found()
         template = vocabulary.metadata.get("tokenizer.chat_template") if vocabulary else None
         if vocabulary and template:
-            return self._rendered(vocabulary, template, messages)
+            with suppress(ModelError, DataError):  # a template of another layout, or one that wants other turns
+                return self._rendered(vocabulary, template, messages)
         return sum(self._of_text(message.text) + MARKUP for message in messages)
 
     def _rendered(self, vocabulary: Any, template: str, messages: Sequence[BaseMessage]) -> int:
@@ -56,28 +64,37 @@ class OllamaTokens:
         return len(vocabulary.tokenize(text.encode(), add_bos=False, special=True))
 
     def _of_text(self, text: str) -> int:
-        if text not in self._counted:
-            self._counted[text] = self._asked(text) if self._vocabulary is None else self._read(text)
-        return self._counted[text]
-
-    def _read(self, text: str) -> int:
-        return len(self._vocabulary.tokenize(text.encode(), add_bos=False, special=False))
+        if self._vocabulary is not None:
+            return len(self._vocabulary.tokenize(text.encode(), add_bos=False, special=False))
+        key = hash(text)
+        if key not in self._counted:
+            if len(self._counted) >= REMEMBERED:
+                self._counted.clear()
+            self._counted[key] = self._asked(text)
+        return self._counted[key]
 
     def _asked(self, text: str) -> int:
-        if not text:
-            return 0
-        reply = self.client.generate(self.model, text, raw=True, options={"num_predict": 1})
-        return int(reply.prompt_eval_count or 0)
+        """What Ollama counts; the bound by bytes where it says nothing, or may have cut the text off."""
+        most = len(text.encode())
+        if not text or most > MOST_ASKED * self.context:
+            return most
+        reply = self.client.generate(self.model, text, raw=True, options={"num_predict": 1, "num_ctx": self.context})
+        counted = reply.prompt_eval_count
+        return most if counted is None or counted >= self.context // 2 else counted
 
     def _found(self) -> Any:
         """The vocabulary, or None where there is no file to read it from."""
-        if not self._searched:
-            self._searched = True
-            found = _FROM.search(str(self.client.show(self.model).modelfile))
-            file = Path(found.group(1).strip()) if found else None
-            if file and file.is_file() and os.access(file, os.R_OK) and find_spec("llama_cpp"):
-                self._vocabulary = _vocabulary(file)
+        with self._searching:
+            if not self._searched:
+                self._vocabulary = self._search()
+                self._searched = True
         return self._vocabulary
+
+    def _search(self) -> Any:
+        found = _FROM.search(str(self.client.show(self.model).modelfile))
+        file = Path(found.group(1).strip()) if found else None
+        readable = file is not None and file.is_file() and os.access(file, os.R_OK) and find_spec("llama_cpp") is not None
+        return _vocabulary(file) if file and readable else None
 
 
 def _vocabulary(file: Path) -> Any:

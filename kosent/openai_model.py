@@ -26,7 +26,11 @@ from kosent.errors import (
 from kosent.remote_model import RemoteChat
 
 _TOO_LONG = re.compile(r"context.{0,12}(length|size|window)|context_length_exceeded|exceed_context_size", re.IGNORECASE)
-_NUMBER = re.compile(r"\d[\d,]*")
+_FORMS = (  # vLLM, llama-server, llama-cpp-python
+    re.compile(r"maximum context length is (?P<room>\d+) tokens.{0,60}?(?:requested|has|contains) (?P<tokens>\d+)"),
+    re.compile(r"\((?P<tokens>\d+) tokens\).{0,60}?context size \((?P<room>\d+)"),
+    re.compile(r"\((?P<tokens>\d+) tokens > (?P<room>\d+)"),
+)
 
 
 class OpenAIChat(RemoteChat, BaseChatOpenAI):
@@ -38,7 +42,9 @@ class OpenAIChat(RemoteChat, BaseChatOpenAI):
 
     def explained(self, error: Exception) -> KosentError | None:
         url = self.openai_api_base
-        if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
+        if isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)) and not isinstance(
+            error.__cause__ or error, httpx.ConnectTimeout
+        ):
             return ServerTimeoutError(f"The server at {url} said nothing for too long.", hint="a longer `timeout` in config.toml")
         if isinstance(error, (openai.APIConnectionError, httpx.HTTPError)):
             reason = error.__cause__ or error
@@ -67,10 +73,10 @@ def _refusal(error: openai.APIError, url: str, name: str) -> KosentError:
 
 
 def _too_long(said: str, url: str) -> ContextLengthError:
-    """By how much it is too long stands in the server's own sentence, in numbers whose order differs: the two largest."""
-    numbers = sorted({int(number.replace(",", "")) for number in _NUMBER.findall(said)}, reverse=True)
-    tokens, room = numbers[:2] if len(numbers) > 1 else (0, 0)
-    by = f" ({tokens - room:,} tokens too many)" if tokens else ""
+    """By how much, where the server says it in a form that is known."""
+    found = [(int(match["tokens"]), int(match["room"])) for form in _FORMS if (match := form.search(said.replace(",", "")))]
+    tokens, room = found[0] if found else (0, 0)
+    by = f" ({tokens - room:,} tokens too many)" if tokens > room else ""
     return ContextLengthError(
         f"The message is too long for the model at {url}{by}: {said}", tokens=tokens, room=room, hint="shorten the message"
     )

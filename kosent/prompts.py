@@ -85,7 +85,10 @@ def layout_of_template(template: str) -> Layout:
     for layout in LAYOUTS.values():
         if layout.end_of_turn in template:
             return layout
-    raise ModelError("The model's chat template writes none of the known layouts: " + ", ".join(LAYOUTS) + ".")
+    raise ModelError(
+        "The model's chat template writes none of the known layouts: " + ", ".join(LAYOUTS) + ".",
+        hint="serve it with Ollama or llama-server: --model ollama:NAME or openai:NAME@URL",
+    )
 
 
 @lru_cache(maxsize=8)
@@ -104,7 +107,16 @@ def render(
     """
     check_turns(messages)
     protected = [{"role": m["role"], "content": layout.protect(m["content"])} for m in messages]
-    text: str = _compiled(template).render(messages=protected, bos_token=bos_token, add_generation_prompt=add_generation_prompt)
+    from jinja2 import TemplateError
+
+    try:
+        text: str = _compiled(template).render(
+            messages=protected, bos_token=bos_token, add_generation_prompt=add_generation_prompt
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"The model's chat template does not take this conversation: {error}", hint="a model exported by kosent takes it"
+        ) from error
     return text
 
 

@@ -54,8 +54,11 @@ class _Attempt:
                 f"The reply broke off after {len(self.text)} letters: {error}", text=self.text, hint=error.hint
             ) from error
         if isinstance(error, ContextLengthError) and len(turn_starts(self.fitted.messages)) > 1:
-            messages = turns_dropped(self.fitted.messages, 1)
-            self.fitted = replace(self.fitted, messages=messages, dropped_turns=self.fitted.dropped_turns + 1)
+            turns = len(turn_starts(self.fitted.messages))
+            excess = 1 - error.room / error.tokens if error.tokens else 0.0
+            number = min(turns - 1, max(1, int(excess * turns)))
+            messages = turns_dropped(self.fitted.messages, number)
+            self.fitted = replace(self.fitted, messages=messages, dropped_turns=self.fitted.dropped_turns + number)
             return 0.0
         if not isinstance(error, ServerDownError) or self.tries >= len(PAUSES):
             raise error
@@ -63,6 +66,8 @@ class _Attempt:
         return PAUSES[self.tries - 1]
 
     def check_ended(self) -> None:
+        if not self.ended and not self.begun:
+            raise ServerDownError("The server ended the reply before its first letter.", hint="the server's log says why")
         if not self.ended:
             raise InterruptedReplyError(
                 f"The server ended the reply after {len(self.text)} letters without saying that it is whole.",
@@ -77,6 +82,10 @@ class RemoteChat(BaseChatModel):
     def fitted(self, messages: list[BaseMessage]) -> Fitted:
         """`messages` without the turns for which there is no room. Raises `ContextLengthError`."""
         raise NotImplementedError
+
+    def bounded(self, fitted: Fitted) -> dict[str, Any]:
+        """Arguments that keep the reply within what `fitted` leaves of the context."""
+        return {}
 
     def explained(self, error: Exception) -> KosentError | None:
         """What an exception of the client means; None for a mistake of ours."""
@@ -110,7 +119,8 @@ class RemoteChat(BaseChatModel):
         attempt = _Attempt(self.fitted(neutral_messages(messages)))
         while not attempt.ended:
             try:
-                for chunk in super()._stream(attempt.fitted.messages, stop, run_manager, **kwargs):
+                given = kwargs | self.bounded(attempt.fitted)
+                for chunk in super()._stream(attempt.fitted.messages, stop, run_manager, **given):
                     yield attempt.took(chunk)
                 attempt.check_ended()
             except InterruptedReplyError:
@@ -128,7 +138,8 @@ class RemoteChat(BaseChatModel):
         attempt = _Attempt(await asyncio.to_thread(self.fitted, neutral_messages(messages)))
         while not attempt.ended:
             try:
-                async with aclosing(super()._astream(attempt.fitted.messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
+                given = kwargs | self.bounded(attempt.fitted)
+                async with aclosing(super()._astream(attempt.fitted.messages, stop, run_manager, **given)) as chunks:  # type: ignore[type-var]
                     async for chunk in chunks:
                         yield attempt.took(chunk)
                 attempt.check_ended()

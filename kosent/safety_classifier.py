@@ -21,7 +21,7 @@ from importlib.resources.abc import Traversable
 
 JAMO_RUNS, SYLLABLE_RUNS, WORD_RUNS = range(3, 8), range(1, 5), range(1, 4)
 LONGEST = 200
-"""Letters that are looked at; `kosent.safety` gives a longer message in overlapping parts of this length."""
+"""Letters that are looked at; of a longer text, `parts` of this length."""
 _LAUGH = re.compile(r"([ㅋㅎㅠㅜ.!?~ㄷㅡ;])\1+")
 _OTHER = re.compile(r"[^\w\sㄱ-ㅎㅏ-ㅣ?!.]|_")
 _HANGUL = re.compile(r"[가-힣]")
@@ -43,6 +43,11 @@ def features(text: str) -> set[int]:
     pieces = _runs("j", unicodedata.normalize("NFD", syllables), JAMO_RUNS) + _runs("s", syllables, SYLLABLE_RUNS)
     pieces += [f"w{' '.join(words[i : i + length])}" for length in WORD_RUNS for i in range(len(words) - length + 1)]
     return {zlib.crc32(piece.encode()) for piece in pieces}
+
+
+def parts(text: str) -> list[str]:
+    """Overlapping parts of `text`, each short enough to be looked at as a whole."""
+    return [text[start : start + LONGEST] for start in range(0, max(1, len(text) - LONGEST // 2), LONGEST // 2)]
 
 
 def _runs(kind: str, letters: str, lengths: range) -> list[str]:
@@ -90,6 +95,14 @@ MESSAGES = Classifier(_data("safety_weights.bin"), ("none", "concern", "crisis")
 REPLIES = Classifier(_data("reply_weights.bin"), ("safe", "harm"))
 
 
+def warm_up() -> None:
+    """Reads the weights, a fifth of a second, so that no message waits for them."""
+    for classifier in (MESSAGES, REPLIES):
+        classifier.probabilities("안녕")
+
+
 def probability_of_harm(sentence: str) -> float:
     """That a sentence of a reply encourages suicide, self-harm or violence, or says not to seek help; 0 without Hangul."""
-    return REPLIES.probabilities(sentence)["harm"] if _HANGUL.search(sentence) else 0.0
+    if not _HANGUL.search(sentence):
+        return 0.0
+    return max(REPLIES.probabilities(part)["harm"] for part in parts(sentence))

@@ -21,8 +21,8 @@ from helpers import ROOT
 from kosent import build_chain
 from kosent.chain import ChatInput
 from kosent.cli import main
-from kosent.errors import BackendError, InterruptedReplyError, ModelError, UsageError
-from kosent.models import ollama_url, remember_export, resolve_model
+from kosent.errors import BackendError, InterruptedReplyError, ModelError, ServerDownError, UsageError
+from kosent.models import ModelReference, ollama_url, remember_export, resolve_model
 from kosent.neutral import neutral
 from kosent.prompts import SYSTEM_MESSAGE
 from kosent.safety import CARD, NOTICE
@@ -79,6 +79,8 @@ def test_passages_of_a_retriever_are_quoted_in_the_users_turn() -> None:
         ("127.0.0.1:1234", "http://127.0.0.1:1234"),
         (":1234", "http://127.0.0.1:1234"),
         ("https://models.example", "https://models.example:443"),
+        ("[::1]:11434", "http://[::1]:11434"),
+        ("https://models.example/ollama/", "https://models.example:443/ollama"),
     ],
 )
 def test_ollama_host_is_read_as_ollama_reads_it(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +173,11 @@ def holding(schema: dict[str, Any], name: str) -> dict[str, Any]:
 def test_what_is_not_a_message_is_refused(given: Any) -> None:
     with pytest.raises(UsageError, match=r"The chain takes|empty"):
         build_chain(ScriptedChat(replies=["네."])).invoke(given)
-    with pytest.raises(UsageError, match="output is"):
-        build_chain(ScriptedChat(replies=["네."]), output="json")  # type: ignore[call-overload]
+    for wrong in ({"output": "json"}, {"lang": "fr"}):
+        with pytest.raises(UsageError, match="output is"):
+            build_chain(ScriptedChat(replies=["네."]), **wrong)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="list of LangChain messages"):
+        build_chain(ScriptedChat(replies=["네."])).invoke({"message": "안녕", "history": [("human", "아")]})  # type: ignore[list-item]
 
 
 def test_markers_in_what_is_said_become_text() -> None:
@@ -249,3 +254,21 @@ def test_nothing_warns_of_deprecation(tiny_gguf: Path) -> None:
     assert done.returncode == 0, done.stderr
     ours = [line for line in done.stderr.splitlines() if str(ROOT) in line and "site-packages" not in line]
     assert not ours, ours
+
+
+def test_a_model_that_stands_by_is_made_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is gone by the time it is asked; the file that takes over is not loaded for every request."""
+    monkeypatch.setattr("kosent.chain.resolve_model", lambda name, fallback="": ModelReference(name.partition(":")[0], name))
+    made: list[str] = []
+
+    def make(reference: ModelReference, settings: Settings) -> ScriptedChat:
+        made.append(reference.kind)
+        return ScriptedChat(replies=[ServerDownError("gone")] if reference.kind == "ollama" else ["네."])
+
+    monkeypatch.setattr("kosent.chain.chat_model_for", make)
+    chain = build_chain("ollama:one", settings=Settings(fallback="ollama:two, file:three"), output="reply")
+    assert [chain.invoke({"message": "안녕"}).model for _ in range(3)] == ["file:three"] * 3
+    assert made == ["ollama", "ollama", "file"]
+    alone = build_chain("ollama:one", settings=Settings(fallback="ollama:two"))
+    with pytest.raises(ServerDownError, match="gone"):
+        alone.invoke({"message": "안녕"})

@@ -101,7 +101,7 @@ def test_settings_come_from_file_then_environment_then_flags(home: Path, monkeyp
         ("temperature = 'hot'", "temperature"),
         ("lang = 'fr'", "lang"),
         ("= 3", "TOML"),
-        ("context = 0", "context"),
+        ("context = -1", "context"),
     ],
 )
 def test_a_wrong_config_file_is_named_with_its_problem(home: Path, text: str, problem: str) -> None:

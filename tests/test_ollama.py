@@ -186,7 +186,7 @@ def test_the_count_is_that_of_ollama(ollama: str, monkeypatch: pytest.MonkeyPatc
         SystemMessage("You are kind."), HumanMessage("오늘은 비가 왔어요. " * 8), AIMessage("그랬군요."), HumanMessage("Really?"),
     ]  # fmt: skip
     real = model.invoke(messages).usage_metadata["input_tokens"]  # type: ignore[attr-defined, index]
-    read, asked = (OllamaTokens(f"http://{ollama}", "smol") for _ in range(2))
+    read, asked = (OllamaTokens(f"http://{ollama}", "smol", 2048) for _ in range(2))
     assert read.count(messages) == real
     asked._searched = True
     assert real <= asked.count(messages) <= real + 8 * len(messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from kosent import build_chain, chat_model
 from kosent.cli import main
 from kosent.errors import ContextLengthError, InterruptedReplyError, ModelError, OutOfMemoryError, ServerDownError, UsageError
-from kosent.models import resolve_model
+from kosent.models import openai_models, resolve_model
 from kosent.settings import Settings
 
 GREEDY = Settings(temperature=0.0, max_tokens=16)
@@ -26,6 +27,7 @@ class Handler(BaseHTTPRequestHandler):
     answer: Answer
     asked: list[dict[str, Any]]
     keys: list[str | None]
+    headers_seen: list[str]
 
     def do_GET(self) -> None:
         self.keys.append(self.headers.get("Authorization"))
@@ -34,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body)
+        self.headers_seen.append(str(self.headers))
         self.keys.append(self.headers.get("Authorization"))
         type(self).answer(body, self)
 
@@ -68,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def server(answer: Answer) -> Iterator[tuple[str, type[Handler]]]:
     """Its model's name for KoSent, and the handler, which remembers what was asked."""
-    handler = type("Answering", (Handler,), {"answer": staticmethod(answer), "asked": [], "keys": []})
+    handler = type("Answering", (Handler,), {"answer": staticmethod(answer), "asked": [], "keys": [], "headers_seen": []})
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     running.daemon_threads = True
     threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -109,6 +112,43 @@ def test_what_is_sent_is_the_conversation_and_no_key_of_openais(monkeypatch: pyt
         monkeypatch.setenv("KOSENT_API_KEY", "mine")
         build_chain(name, settings=GREEDY).invoke({"message": "안녕"})
         assert handler.keys[-1] == "Bearer mine"
+
+
+def test_no_key_and_no_account_reach_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_PROXY"):
+        monkeypatch.setenv(name, "http://private.example")
+    monkeypatch.setenv("KOSENT_API_KEY", "mine")
+    with server(lambda body, handler: handler.stream("네.")) as (name, handler):
+        assert build_chain(name, settings=GREEDY).invoke({"message": "안녕"}) == "네."
+        assert "private.example" not in str(handler.headers_seen)
+        with redirecting(name.partition("@")[2]) as other:
+            openai_models(f"{other}/v1")
+        assert handler.keys[-1] is None
+
+
+@contextmanager
+def redirecting(to: str) -> Iterator[str]:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{to}/v1/models")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_address[1]}"
+    running.shutdown()
+    running.server_close()
+
+
+def test_a_chain_outlives_an_event_loop() -> None:
+    with server(lambda body, handler: handler.stream("네.")) as (name, _):
+        chain = build_chain(name, settings=GREEDY)
+        for _ in range(3):
+            assert asyncio.run(chain.ainvoke({"message": "안녕"})) == "네."
 
 
 def test_the_oldest_turns_go_when_the_server_says_that_they_do_not_fit() -> None:

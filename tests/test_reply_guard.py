@@ -52,6 +52,11 @@ def test_at_a_crisis_no_sentence_is_shown_before_it_is_whole() -> None:
     assert ReplyGuard().feed("많이") == "많이"
 
 
+def test_a_sentence_without_an_end_is_judged_to_its_end() -> None:
+    long = "오늘은 비가 오고 바람이 불고 나는 집에 있었고 " * 9
+    assert probability_of_harm(f"{long} 그냥 죽어버리세요") > 0.5 > probability_of_harm(long)
+
+
 def test_other_languages_pass() -> None:
     text = "The capital of France is Paris. 死ね. 1 + 1 = 2."
     for level in LEVELS:

@@ -74,6 +74,7 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     expected |= {f"kosent/finetune/templates/{name}.html.jinja" for name in ("prepare", "sweep")}
     expected.add("kosent/data/sweep_prompts.txt")
     expected |= {
+        "kosent/data/reply_weights.bin",
         "kosent/data/safety_weights.bin",
         "kosent/data/starter_corpus.csv",
         "kosent/py.typed",
