@@ -15,24 +15,21 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, cast, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessageChunk, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
-from typing_extensions import TypedDict  # the one that pydantic takes before Python 3.12
 
 from kosent.errors import InterruptedReplyError, KosentError, ModelError, UsageError
 from kosent.models import chat_model_for, fallback_names, resolve_model
-from kosent.neutral import neutral, neutral_messages
 from kosent.prompts import SYSTEM_MESSAGE
-from kosent.reply import Citation, Reply, ReplySafety
-from kosent.reply_guard import ReplyGuard
-from kosent.safety import CARD, assess_conversation
+from kosent.reply import Reply
+from kosent.safety import CARD
 from kosent.safety_classifier import warm_up
 from kosent.settings import Settings, load_settings
+from kosent.turn import ChatInput, Turn, only_input
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,25 +40,10 @@ SHORT = 400
 """Letters of a message that is assessed in the event loop, in a few milliseconds."""
 
 
-class ChatInput(TypedDict):
-    """What a chain is given."""
-
-    message: str
-    history: NotRequired[list[BaseMessage]]
-    """Earlier turns, the oldest first."""
-
-
 def prompt(system: str = SYSTEM_MESSAGE) -> ChatPromptTemplate:
     """The chat prompt: system message, `history` (optional list of messages), then `message` as the user's turn."""
     return ChatPromptTemplate.from_messages(
         [SystemMessage(content=system), MessagesPlaceholder("history", optional=True), ("human", "{message}")]
-    )
-
-
-def quoted(documents: Sequence[Document]) -> str:
-    """Passages between borders, as material to be read and not as words of the user."""
-    return "\n".join(
-        f"[참고 {number}]\n{document.page_content}\n[/참고 {number}]" for number, document in enumerate(documents, 1)
     )
 
 
@@ -190,75 +172,8 @@ class _Models:
 
 
 @dataclass
-class _Turn:
-    """One reply under way: `opening` precedes it, `given` says what the model is asked; then come `took` of each of its chunks
-    and `rest`, all pieces of one `Reply`."""
-
-    history: list[BaseMessage]
-    message: str
-    opening: Reply
-    guard: ReplyGuard | None
-    said: Reply = field(default_factory=Reply)
-    spoke: bool = False
-    """Whether a model has written a letter."""
-
-    @classmethod
-    def begun(cls, values: ChatInput, safety: bool, lang: str) -> _Turn:
-        """Assesses the conversation."""
-        history = [_without_card(message) for message in values.get("history") or ()]
-        if not safety:
-            return cls(history, values["message"], Reply(lang=lang), None)
-        assessment = assess_conversation([one.text for one in history if isinstance(one, HumanMessage)], values["message"])
-        crisis = assessment.level == "crisis"
-        opening = Reply(f"{CARD[lang]}\n\n" if crisis else "", safety=ReplySafety.of(assessment, crisis), lang=lang)
-        return cls(history, values["message"], opening, ReplyGuard(lang, assessment.level))
-
-    def cited(self, found: Sequence[Document]) -> Reply:
-        return self._piece(
-            "",
-            citations=tuple(
-                Citation(number, document.page_content, str(document.metadata.get("source", "")), document.metadata)
-                for number, document in enumerate(found, 1)
-            ),
-        )
-
-    def given(self, found: Sequence[Document]) -> dict[str, Any]:
-        """What the prompt is filled with, without turn markers."""
-        asked = f"{quoted(found)}\n\n{self.message}" if found else self.message
-        return {"history": neutral_messages(self.history), "message": neutral(asked)}
-
-    def took(self, chunk: AIMessageChunk, model: str) -> Reply:
-        facts = chunk.response_metadata
-        self.spoke = self.spoke or bool(chunk.text)
-        return self._piece(
-            self.guard.feed(chunk.text) if self.guard else chunk.text,
-            finish_reason=facts.get("finish_reason") or facts.get("done_reason"),
-            usage=chunk.usage_metadata,
-            dropped_turns=facts.get("dropped_turns", 0),
-            model=None if self.said.model == model else model,
-        )
-
-    def rest(self, reason: str | None = None) -> Reply:
-        """What was held back, and what is known at the end."""
-        text, safety = "", self.opening.safety
-        if self.guard and safety:
-            text = self.guard.rest()
-            safety = replace(safety, replaced=self.guard.replaced)
-        return self._piece(text, safety=safety, finish_reason=reason)
-
-    def _piece(self, text: str, **known: Any) -> Reply:
-        piece = Reply(text, lang=self.opening.lang, **known)
-        self.said += piece
-        return piece
-
-    def kept_in(self, error: InterruptedReplyError) -> InterruptedReplyError:
-        error.reply = self.opening + self.said
-        return error
-
-
-@dataclass
 class _ReplyChain:
-    """The two functions behind the chain's Runnable; all but waiting is in `_Turn`."""
+    """The two functions behind the chain's Runnable; all but waiting is in `kosent.turn`."""
 
     models: _Models
     template: ChatPromptTemplate
@@ -267,7 +182,7 @@ class _ReplyChain:
     lang: str
 
     def stream(self, inputs: Iterator[Any], config: RunnableConfig) -> Iterator[Reply]:
-        turn = _Turn.begun(values := _only(list(inputs)), self.safety, self.lang)
+        turn = Turn.begun(values := only_input(list(inputs)), self.safety, self.lang)
         yield turn.opening
         found = self.retriever.invoke(values["message"], config) if self.retriever else []
         yield turn.cited(found)
@@ -291,12 +206,12 @@ class _ReplyChain:
         yield turn.rest()
 
     async def astream(self, inputs: AsyncIterator[Any], config: RunnableConfig) -> AsyncIterator[Reply]:
-        values = _only([one async for one in inputs])
+        values = only_input([one async for one in inputs])
         at_once = len(values["message"]) <= SHORT
         turn = (
-            _Turn.begun(values, self.safety, self.lang)
+            Turn.begun(values, self.safety, self.lang)
             if at_once
-            else await asyncio.to_thread(_Turn.begun, values, self.safety, self.lang)
+            else await asyncio.to_thread(Turn.begun, values, self.safety, self.lang)
         )
         yield turn.opening
         found = await self.retriever.ainvoke(values["message"], config) if self.retriever else []
@@ -322,27 +237,7 @@ class _ReplyChain:
         yield turn.rest()
 
 
-def _only(inputs: list[Any]) -> ChatInput:
-    """The one input of a chain. Raises `UsageError` when it is not `ChatInput`."""
-    hint = 'chain.invoke({"message": "오늘 너무 힘들었어", "history": [HumanMessage(...), AIMessage(...)]})'
-    values = inputs[0] if len(inputs) == 1 else None
-    if not isinstance(values, dict) or not isinstance(values.get("message"), str):
-        raise UsageError(f'The chain takes {{"message": text, "history": messages}}, not {values!r:.80}.', hint=hint)
-    if not values["message"].strip():
-        raise UsageError("The message is empty.", hint=hint)
-    wrong = [one for one in values.get("history") or () if not isinstance(one, BaseMessage)]
-    if wrong:
-        raise UsageError(f"The history is a list of LangChain messages, and {wrong[0]!r:.80} is none.", hint=hint)
-    return cast("ChatInput", values)
-
-
 def _name_of(model: BaseChatModel) -> str:
     return str(
         getattr(model, "model", None) or getattr(model, "model_name", None) or getattr(model, "path", None) or model._llm_type
     )
-
-
-def _without_card(message: BaseMessage) -> BaseMessage:
-    spoken = isinstance(message, AIMessage)
-    card = next((card for card in CARD.values() if spoken and message.text.startswith(card)), "")
-    return message.model_copy(update={"content": message.text.removeprefix(card).lstrip()}) if card else message

@@ -24,8 +24,12 @@ from kosent.prompts import layout_of_template, render
 
 MARKUP = 8
 """Tokens that a turn's markers take at most, where the template is not known."""
-REMEMBERED, MOST_ASKED = 4096, 4
-"""Counts that are kept; bytes a token of the context up to which a text is worth reading for its count."""
+REMEMBERED = 4096
+"""Counts that are kept."""
+MOST_ASKED = 4
+"""Bytes for each token of the context, beyond which a text is too long anyhow and not read for its count."""
+CLOSE = 16
+"""A count that comes this close to the context may be that of a text that Ollama has cut."""
 _FROM = re.compile(r"^FROM (.+)$", re.MULTILINE)
 
 
@@ -80,7 +84,7 @@ class OllamaTokens:
             return most
         reply = self.client.generate(self.model, text, raw=True, options={"num_predict": 1, "num_ctx": self.context})
         counted = reply.prompt_eval_count
-        return most if counted is None or counted >= self.context // 2 else counted
+        return most if counted is None or counted >= self.context - CLOSE else counted
 
     def _found(self) -> Any:
         """The vocabulary, or None where there is no file to read it from."""

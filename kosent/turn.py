@@ -1,0 +1,119 @@
+"""One turn of the chain: what it is given, checked and assessed, and the pieces of the `Reply` that becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NotRequired, cast
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from typing_extensions import TypedDict  # the one that pydantic takes before Python 3.12
+
+from kosent.errors import InterruptedReplyError, UsageError
+from kosent.neutral import neutral, neutral_messages
+from kosent.reply import Citation, Reply, ReplySafety
+from kosent.reply_guard import ReplyGuard
+from kosent.safety import CARD, assess_conversation
+
+
+class ChatInput(TypedDict):
+    """What a chain is given."""
+
+    message: str
+    history: NotRequired[list[BaseMessage]]
+    """Earlier turns, the oldest first."""
+
+
+def only_input(inputs: list[Any]) -> ChatInput:
+    """The one input of a chain. Raises `UsageError` when it is not `ChatInput`."""
+    hint = 'chain.invoke({"message": "오늘 너무 힘들었어", "history": [HumanMessage(...), AIMessage(...)]})'
+    values = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(values, dict) or not isinstance(values.get("message"), str):
+        raise UsageError(f'The chain takes {{"message": text, "history": messages}}, not {values!r:.80}.', hint=hint)
+    if not values["message"].strip():
+        raise UsageError("The message is empty.", hint=hint)
+    wrong = [one for one in values.get("history") or () if not isinstance(one, BaseMessage)]
+    if wrong:
+        raise UsageError(f"The history is a list of LangChain messages, and {wrong[0]!r:.80} is none.", hint=hint)
+    return cast("ChatInput", values)
+
+
+def quoted(documents: Sequence[Document]) -> str:
+    """Passages between borders, as material to be read and not as words of the user."""
+    return "\n".join(
+        f"[참고 {number}]\n{document.page_content}\n[/참고 {number}]" for number, document in enumerate(documents, 1)
+    )
+
+
+@dataclass
+class Turn:
+    """One reply under way: `opening` precedes it, `given` says what the model is asked; then come `took` of each of its chunks
+    and `rest`, all pieces of one `Reply`."""
+
+    history: list[BaseMessage]
+    message: str
+    opening: Reply
+    guard: ReplyGuard | None
+    said: Reply = field(default_factory=Reply)
+    spoke: bool = False
+    """Whether a model has written a letter."""
+
+    @classmethod
+    def begun(cls, values: ChatInput, safety: bool, lang: str) -> Turn:
+        """Assesses the conversation."""
+        history = [_without_card(message) for message in values.get("history") or ()]
+        if not safety:
+            return cls(history, values["message"], Reply(lang=lang), None)
+        assessment = assess_conversation([one.text for one in history if isinstance(one, HumanMessage)], values["message"])
+        crisis = assessment.level == "crisis"
+        opening = Reply(f"{CARD[lang]}\n\n" if crisis else "", safety=ReplySafety.of(assessment, crisis), lang=lang)
+        return cls(history, values["message"], opening, ReplyGuard(lang, assessment.level))
+
+    def cited(self, found: Sequence[Document]) -> Reply:
+        return self._piece(
+            "",
+            citations=tuple(
+                Citation(number, document.page_content, str(document.metadata.get("source", "")), document.metadata)
+                for number, document in enumerate(found, 1)
+            ),
+        )
+
+    def given(self, found: Sequence[Document]) -> dict[str, Any]:
+        """What the prompt is filled with, without turn markers."""
+        asked = f"{quoted(found)}\n\n{self.message}" if found else self.message
+        return {"history": neutral_messages(self.history), "message": neutral(asked)}
+
+    def took(self, chunk: AIMessageChunk, model: str) -> Reply:
+        facts = chunk.response_metadata
+        self.spoke = self.spoke or bool(chunk.text)
+        return self._piece(
+            self.guard.feed(chunk.text) if self.guard else chunk.text,
+            finish_reason=facts.get("finish_reason") or facts.get("done_reason"),
+            usage=chunk.usage_metadata,
+            dropped_turns=facts.get("dropped_turns", 0),
+            model=None if self.said.model == model else model,
+        )
+
+    def rest(self, reason: str | None = None) -> Reply:
+        """What was held back, and what is known at the end."""
+        text, safety = "", self.opening.safety
+        if self.guard and safety:
+            text = self.guard.rest()
+            safety = replace(safety, replaced=self.guard.replaced)
+        return self._piece(text, safety=safety, finish_reason=reason)
+
+    def _piece(self, text: str, **known: Any) -> Reply:
+        piece = Reply(text, lang=self.opening.lang, **known)
+        self.said += piece
+        return piece
+
+    def kept_in(self, error: InterruptedReplyError) -> InterruptedReplyError:
+        error.reply = self.opening + self.said
+        return error
+
+
+def _without_card(message: BaseMessage) -> BaseMessage:
+    spoken = isinstance(message, AIMessage)
+    card = next((card for card in CARD.values() if spoken and message.text.startswith(card)), "")
+    return message.model_copy(update={"content": message.text.removeprefix(card).lstrip()}) if card else message
