@@ -18,7 +18,7 @@ SCRIPT = ROOT / "benchmarks" / "finetune.py"
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_benchmark(SCRIPT, monkeypatch)
 
 
@@ -59,25 +59,25 @@ def test_kosent_and_a_padded_loop_train_alike_and_are_measured(tiny_base: Path, 
     assert [entry["loss"] for entry in log if "loss" in entry] == pytest.approx([step["loss"] for step in steps], abs=1e-3)
 
 
-def test_other_tokens_or_steps_end_the_benchmark(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_other_tokens_or_steps_end_the_benchmark(measuring: ModuleType, tmp_path: Path) -> None:
     job = {"steps": 2, "dialogues": [{"labels": [-100, 5]}, {"labels": [-100, 6, 7]}]}
     steps: list[dict[str, Any]] = [
         {"dialogues": 1, "supervised": 1, "checksum": 5},
         {"dialogues": 1, "supervised": 2, "checksum": 13},
     ]
-    benchmark.check("padded", steps, job, tmp_path)
+    measuring.check("padded", steps, job, tmp_path)
     with pytest.raises(SystemExit, match="did not train on the same tokens"):
-        benchmark.check("padded", [steps[0], steps[1] | {"checksum": 14}], job, tmp_path)
+        measuring.check("padded", [steps[0], steps[1] | {"checksum": 14}], job, tmp_path)
     with pytest.raises(SystemExit, match="took 2 measured steps instead of 3"):
-        benchmark.check("padded", steps, job | {"steps": 3}, tmp_path)
+        measuring.check("padded", steps, job | {"steps": 3}, tmp_path)
 
 
-def test_dialogues_are_repeated_only_where_there_are_no_more(benchmark: ModuleType) -> None:
-    chosen, held_out = benchmark.choose(400, 42)
+def test_dialogues_are_repeated_only_where_there_are_no_more(measuring: ModuleType) -> None:
+    chosen, held_out = measuring.choose(400, 42)
     distinct = {json.dumps(dialogue) for dialogue in chosen}
-    few, _ = benchmark.choose(96, 42)
+    few, _ = measuring.choose(96, 42)
     assert len(chosen) == 400
     assert len({json.dumps(dialogue) for dialogue in few}) == 96
-    assert len(distinct) == len(benchmark.three_turns()) - len(held_out)
+    assert len(distinct) == len(measuring.three_turns()) - len(held_out)
     assert distinct.isdisjoint(json.dumps(dialogue) for dialogue in held_out)
     assert all([message["role"] for message in dialogue] == ["system", *["user", "assistant"] * 3] for dialogue in chosen)
