@@ -103,8 +103,9 @@ def test_a_wrong_merge_is_not_given_the_name(
     target = tmp_path / "model.gguf"
     shutil.copy(tiny_gguf, target)
     right = adapter.Delta.apply
-    monkeypatch.setattr(adapter.Delta, "apply", lambda self, weight, start: -right(self, weight, start))
-    assert main(["export", str(tiny_run), "--output", str(target), "--data", str(small_data)]) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter.Delta, "apply", lambda self, weight, start: -right(self, weight, start))
+        assert main(["export", str(tiny_run), "--output", str(target), "--data", str(small_data)]) == 6
     shown = capsys.readouterr()
     assert "model.gguf.unverified" in shown.out and "became" in shown.out
     assert "--quantization f16" in shown.err
@@ -112,7 +113,6 @@ def test_a_wrong_merge_is_not_given_the_name(
     report = read_json(tmp_path / "model.unverified.json")
     assert report["distribution"]["status"] == "fails" and report["tokens"]["status"] == "holds"
     assert report["distribution"]["examples"][0]["before"]
-    monkeypatch.undo()
     assert main(["export", str(tiny_run), "--output", str(target), "--data", str(small_data)]) == 0
     assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.Modelfile", "model.gguf", "model.verification.json"]
 
