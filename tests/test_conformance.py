@@ -32,11 +32,11 @@ class Declared:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"path": str(self.file), "context": 1024}
+        return {"path": str(self.file), "context": 512}
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0.0, "max_tokens": 48}
+        return {"temperature": 0.0, "max_tokens": 28}
 
     @property
     def has_tool_calling(self) -> bool:
