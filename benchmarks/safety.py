@@ -164,6 +164,14 @@ def timed(test: Sequence[Line]) -> Result:
                   f"< {TIME_GOAL:g}", worst < TIME_GOAL)  # fmt: skip
 
 
+def timed_longest(test: Sequence[Line]) -> Result:
+    """As much text as is looked at of any message."""
+    text = " ".join(text for _, _, text in test)[: 2 * safety.ENDS]
+    began = time.perf_counter()
+    safety.assess(text)
+    return Result(f"time a message of {len(text):,} letters", round(1000 * (time.perf_counter() - began), 1), "ms", "", True)
+
+
 def crossed() -> list[Result]:
     """Each file by what the others teach."""
     rows: list[Result] = []
@@ -198,7 +206,7 @@ def main() -> None:
     if args.fit:
         fit_messages([line for file in MESSAGE_LINES for line in lines(file)], Path(str(MESSAGES.file)), MESSAGES.classes)
         fit_replies([line for file in REPLY_LINES for line in lines(file)], Path(str(REPLIES.file)), REPLIES.classes)
-    rows = [*measured("test", lines(TEST), True), timed(lines(TEST))]
+    rows = [*measured("test", lines(TEST), True), timed(lines(TEST)), timed_longest(lines(TEST))]
     rows.append(false_alarms("starter corpus", starter("user"), is_crisis))
     if args.corpus:
         rows.append(false_alarms("everyday", column(args.corpus, "Q"), is_crisis))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -109,7 +109,7 @@ def build_chain(
     else:
         llm, name = model, _name_of(model)
 
-    models = _Models(name, llm, fallback_names(settings) if isinstance(model, str) else [], settings)
+    models = _Models(name, llm, fallback_names(settings.fallback) if isinstance(model, str) else [], settings)
     if safety:
         warm_up()
     chain = _ReplyChain(models, prompt(system or SYSTEM_MESSAGE), retriever, safety, lang)
@@ -151,10 +151,12 @@ class _Models:
     def __iter__(self) -> Iterator[tuple[str, BaseChatModel]]:
         yield self.first
         for other in self.others:
-            with suppress(KosentError):
+            try:
                 name, llm = self._other(other)
-                if name != self.first[0]:
-                    yield name, llm
+            except KosentError:  # what the first one failed with is what is said
+                continue
+            if name != self.first[0]:
+                yield name, llm
 
     def _other(self, wanted: str) -> tuple[str, BaseChatModel]:
         with self._making:

@@ -11,55 +11,26 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable
 from pydantic import PrivateAttr
 
 from kosent.context import Fitted, fit
-from kosent.errors import ModelError, UsageError
+from kosent.errors import UsageError
+from kosent.gguf_prompt import gguf_prompt
 from kosent.llama_cpp_writer import Order, Piece, Writer
-from kosent.prompts import Layout, layout_of_template, render
-
-ROLES = {"system": "system", "human": "user", "ai": "assistant"} | {
-    "SystemMessageChunk": "system",
-    "HumanMessageChunk": "user",
-    "AIMessageChunk": "assistant",
-}
+from kosent.streamed_chat import StreamedChat
 
 
-def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    """LangChain messages as `{"role", "content"}` in the order of chat templates: one system message (all there are joined),
-    then user and assistant in turn, user first. Neighbours of one role are joined by an empty line; a greeting before the first
-    user message is left out. Raises `UsageError` for a kind that is not part of a conversation."""
-    system: list[str] = []
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        role = ROLES.get(message.type)
-        if role is None:
-            raise UsageError(
-                f"A message of the kind {message.type!r} cannot be part of a conversation.",
-                hint="system, human and ai messages can",
-            )
-        if role == "system":
-            system.append(message.text)
-        elif turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n\n{message.text}"
-        elif turns or role == "user":
-            turns.append({"role": role, "content": message.text})
-    return [*([{"role": "system", "content": "\n\n".join(system)}] if system else []), *turns]
-
-
-class LlamaCppChat(BaseChatModel):
+class LlamaCppChat(StreamedChat):
     """`LlamaCppChat(path="model.gguf")`; every other field has a default. `temperature`, `top_p`, `seed`, `max_tokens`,
     `logprobs` and `top_logprobs` may also be given to a call or bound."""
 
@@ -109,39 +80,12 @@ class LlamaCppChat(BaseChatModel):
         """The `llama_cpp.Llama` behind this model, loaded on the first call. Raises `ModelError`, `OutOfMemoryError`."""
         return self.writer.llama()
 
-    def _template(self) -> tuple[str, Layout]:
-        template = self.load().metadata.get("tokenizer.chat_template")
-        if not template:
-            raise ModelError(f"{self.path} carries no chat template.", hint="kosent export RUN     (writes one into the file)")
-        return template, layout_of_template(template)
-
     def prompt_tokens(self, messages: Sequence[BaseMessage]) -> list[int]:
-        """Token ids of the prompt for the next reply."""
-        template, layout = self._template()
-        text = render(as_plain(messages), template, layout, bos_token=self.writer.bos(), add_generation_prompt=True)
-        return [int(token) for token in self.load().tokenize(text.encode(), add_bos=False, special=True)]
+        """Token ids of the prompt for the next reply. Raises `ModelError` where the file has no chat template KoSent knows."""
+        return gguf_prompt(self.load(), messages)
 
     def get_num_tokens(self, text: str) -> int:
         return len(self.load().tokenize(text.encode(), add_bos=False, special=False))
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        async with aclosing(self._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
-            return await agenerate_from_stream(chunks)
 
     def _begun(
         self, messages: list[BaseMessage], stop: list[str] | None, emit: Callable[[Piece | None], Any], kwargs: dict[str, Any]

@@ -17,18 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kosent.errors import BackendError, InterruptedReplyError, ModelError, OutOfMemoryError, UsageError
+from kosent.errors import BackendError, InterruptedReplyError, ModelError, UsageError
 from kosent.llama_cpp_log import last_errors, silence
-from kosent.memory import free_memory
+from kosent.llama_cpp_memory import check_room, too_large
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
     from kosent.context import Fitted
-
-
-ORDINARY_CONTEXT = 8192
-"""Tokens whose cache every machine has room for."""
 
 
 @dataclass(frozen=True)
@@ -125,54 +121,17 @@ class Writer:
         for module in (_internals, llama):
             setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
         try:
-            self._check_room(Llama)
+            check_room(self.path, self.context)
             return Llama(
                 self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads, swa_full=True, verbose=False
             )
         except (ValueError, OSError) as error:
             said = last_errors() or str(error)
             if "alloc" in said or "memory" in said:
-                raise self._too_large(said) from error
+                raise too_large(self.path, self.context, said) from error
             raise ModelError(
                 f"llama.cpp cannot load {self.path}: {said}", hint="kosent models     (lists what is here)"
             ) from error
-
-    def _check_room(self, llama: Any) -> None:
-        """Before memory is asked for that is not there: it would be given, and the process killed when it uses it."""
-        size, free = Path(self.path).stat().st_size, free_memory()
-        if self.context <= ORDINARY_CONTEXT and 2 * size < free:
-            return
-        facts = llama(self.path, vocab_only=True, verbose=False).metadata
-        kind = facts["general.architecture"]
-        longest = int(facts[f"{kind}.context_length"])
-        if self.context > longest:
-            raise UsageError(
-                f"{Path(self.path).name} was made for a context of {longest:,} tokens, not {self.context:,}.",
-                hint=f"KOSENT_CONTEXT={longest} or less",
-            )
-        heads = int(facts[f"{kind}.attention.head_count"])
-        wide = int(facts.get(f"{kind}.attention.key_length", int(facts[f"{kind}.embedding_length"]) // heads))
-        given = facts.get(f"{kind}.attention.head_count_kv", "")
-        kept = int(given) if given.isdigit() else heads
-        cache = 2 * 2 * self.context * int(facts[f"{kind}.block_count"]) * kept * wide  # keys and values of 16 bits
-        if size + cache > free:
-            raise self._too_large(
-                f"{size / 1e9:.1f} GB and {cache / 1e9:.1f} GB for the context, and {free / 1e9:.1f} GB are free"
-            )
-
-    def _too_large(self, reason: str) -> OutOfMemoryError:
-        return OutOfMemoryError(
-            f"{Path(self.path).name} does not fit into memory with a context of {self.context:,} tokens: {reason}.",
-            hint="KOSENT_CONTEXT=1024 kosent ...     (a smaller context), or kosent export RUN --quantization q4_k_m",
-        )
-
-    def bos(self) -> str:
-        """The text of the beginning-of-sequence token; empty where the model has none."""
-        from llama_cpp import llama_vocab_bos, llama_vocab_get_text
-
-        vocabulary = self.llama()._model.vocab
-        token = llama_vocab_bos(vocabulary)
-        return str(llama_vocab_get_text(vocabulary, token).decode()) if token >= 0 else ""
 
     def begin(
         self,

@@ -31,7 +31,6 @@ from kosent.run_directory import RunDirectory, is_run
 from kosent.settings import DEFAULT_CONTEXT, Settings, load_settings
 
 if TYPE_CHECKING:
-    import httpx
     from langchain_core.language_models import BaseChatModel
 
 OLLAMA_MODEL = "kosent"
@@ -67,7 +66,7 @@ def ollama_url() -> str:
 
 
 def _asked(url: str, timeout: float = PROBE_SECONDS, *, body: dict[str, Any] | None = None, key: str = "") -> Any:
-    """The JSON that a server on this machine or network answers. Raises `OSError` or `ValueError`."""
+    """The JSON that a server on this machine or network answers. Raises what `UNANSWERED` lists."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's 127.0.0.1
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -127,7 +126,7 @@ def resolve_model(name: str = "", fallback: str = "") -> ModelReference:
     Raises `ModelError` when none is there, `UsageError` when a name is of no known form.
     """
     first: ModelError | None = None
-    for one in [name, *_names(fallback)]:
+    for one in [name, *fallback_names(fallback)]:
         try:
             return _resolved(one)
         except ModelError as error:
@@ -136,12 +135,8 @@ def resolve_model(name: str = "", fallback: str = "") -> ModelReference:
     raise first
 
 
-def fallback_names(settings: Settings) -> list[str]:
+def fallback_names(fallback: str) -> list[str]:
     """The models of the setting `fallback`, in its order."""
-    return _names(settings.fallback)
-
-
-def _names(fallback: str) -> list[str]:
     return [name.strip() for name in fallback.split(",") if name.strip()]
 
 
@@ -229,9 +224,9 @@ def chat_model_for(reference: ModelReference, settings: Settings) -> BaseChatMod
     """The chat model of a reference that was already found."""
     common: dict[str, Any] = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
     context = settings.context or reference.context or DEFAULT_CONTEXT
-    if reference.kind == "ollama":
+    if reference.kind in ("ollama", "openai"):
         import httpx
-
+    if reference.kind == "ollama":
         from kosent.ollama_model import OllamaChat
 
         return OllamaChat(
@@ -245,44 +240,12 @@ def chat_model_for(reference: ModelReference, settings: Settings) -> BaseChatMod
             **common,
         )
     if reference.kind == "openai":
-        return _openai_chat(reference, settings, common)
+        extras.require("openai", what=f"Asking {reference.url}")
+        from kosent.openai_model import openai_chat
+
+        waits = httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS)
+        return openai_chat(reference.name, reference.url, api_key(), waits, max_tokens=settings.max_tokens, **common)
     extras.require("embedded", what=f"Answering from {Path(reference.name).name} in this process")
     from kosent.llama_cpp_model import LlamaCppChat
 
     return LlamaCppChat(path=reference.name, context=context, max_tokens=settings.max_tokens, **common)
-
-
-def _openai_chat(reference: ModelReference, settings: Settings, common: dict[str, Any]) -> BaseChatModel:
-    extras.require("openai", what=f"Asking {reference.url}")
-    import httpx
-    from pydantic import SecretStr
-
-    from kosent.openai_model import OpenAIChat
-
-    common_client: dict[str, Any] = {
-        "trust_env": False,
-        "timeout": httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS),
-        "limits": httpx.Limits(max_keepalive_connections=0),  # one kept belongs to one event loop
-    }
-    return OpenAIChat(
-        model=reference.name,
-        base_url=reference.url,
-        api_key=SecretStr(api_key() or "none"),
-        max_tokens=settings.max_tokens,
-        max_retries=0,
-        stream_usage=True,
-        openai_proxy=None,
-        http_client=httpx.Client(**common_client, event_hooks={"request": [_without_names]}),
-        http_async_client=httpx.AsyncClient(**common_client, event_hooks={"request": [_awithout_names]}),
-        **common,
-    )
-
-
-def _without_names(request: httpx.Request) -> None:
-    """Takes out what names an account at OpenAI, which their client reads from the environment."""
-    for name in ("OpenAI-Organization", "OpenAI-Project"):
-        request.headers.pop(name, None)
-
-
-async def _awithout_names(request: httpx.Request) -> None:
-    _without_names(request)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         print(f"  {'*' if name in (default, f'{default}:latest') else ' '} {name}")
     for url in sorted(
-        {name.partition("@")[2] for name in [settings.model, *fallback_names(settings)] if name.startswith("openai:")}
+        {name.partition("@")[2] for name in [settings.model, *fallback_names(settings.fallback)] if name.startswith("openai:")}
     ):
         _print_server(url, default)
     exports = known_exports()

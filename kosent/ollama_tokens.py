@@ -20,7 +20,7 @@ from langchain_core.messages import BaseMessage
 from ollama import Client
 
 from kosent.errors import DataError, ModelError
-from kosent.prompts import layout_of_template, render
+from kosent.gguf_prompt import gguf_prompt
 
 MARKUP = 8
 """Tokens that a turn's markers take at most, where the template is not known."""
@@ -51,21 +51,10 @@ class OllamaTokens:
     def count(self, messages: Sequence[BaseMessage]) -> int:
         """Tokens of the prompt. Exact where the file was found and has a chat template that KoSent knows; else a few too many."""
         vocabulary = self._found()
-        template = vocabulary.metadata.get("tokenizer.chat_template") if vocabulary else None
-        if vocabulary and template:
-            with suppress(ModelError, DataError):  # a template of another layout, or one that wants other turns
-                return self._rendered(vocabulary, template, messages)
+        if vocabulary:
+            with suppress(ModelError, DataError):  # no template, one of another layout, or one that wants other turns
+                return len(gguf_prompt(vocabulary, messages))
         return sum(self._of_text(message.text) + MARKUP for message in messages)
-
-    def _rendered(self, vocabulary: Any, template: str, messages: Sequence[BaseMessage]) -> int:
-        from llama_cpp import llama_vocab_bos, llama_vocab_get_text
-
-        from kosent.llama_cpp_model import as_plain
-
-        bos = llama_vocab_bos(vocabulary._model.vocab)
-        spelled = llama_vocab_get_text(vocabulary._model.vocab, bos).decode() if bos >= 0 else ""
-        text = render(as_plain(messages), template, layout_of_template(template), bos_token=spelled, add_generation_prompt=True)
-        return len(vocabulary.tokenize(text.encode(), add_bos=False, special=True))
 
     def _of_text(self, text: str) -> int:
         if self._vocabulary is not None:

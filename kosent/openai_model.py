@@ -7,11 +7,13 @@ again.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
 import openai
 from langchain_core.messages import BaseMessage
 from langchain_openai.chat_models.base import BaseChatOpenAI
+from pydantic import SecretStr
 
 from kosent.context import Fitted
 from kosent.errors import (
@@ -80,3 +82,33 @@ def _too_long(said: str, url: str) -> ContextLengthError:
     return ContextLengthError(
         f"The message is too long for the model at {url}{by}: {said}", tokens=tokens, room=room, hint="shorten the message"
     )
+
+
+def openai_chat(name: str, url: str, key: str, waits: httpx.Timeout, **settings: Any) -> OpenAIChat:
+    """The model `name` of the server at `url`. No proxy, key or account of the environment is sent there."""
+    client: dict[str, Any] = {
+        "trust_env": False,
+        "timeout": waits,
+        "limits": httpx.Limits(max_keepalive_connections=0),  # one kept belongs to one event loop
+    }
+    return OpenAIChat(
+        model=name,
+        base_url=url,
+        api_key=SecretStr(key or "none"),
+        max_retries=0,
+        stream_usage=True,
+        openai_proxy=None,
+        http_client=httpx.Client(**client, event_hooks={"request": [_without_account]}),
+        http_async_client=httpx.AsyncClient(**client, event_hooks={"request": [_awithout_account]}),
+        **settings,
+    )
+
+
+def _without_account(request: httpx.Request) -> None:
+    """Takes out what names an account at OpenAI, which their client reads from the environment."""
+    for name in ("OpenAI-Organization", "OpenAI-Project"):
+        request.headers.pop(name, None)
+
+
+async def _awithout_account(request: httpx.Request) -> None:
+    _without_account(request)

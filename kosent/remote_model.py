@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 
 from kosent.context import Fitted, turn_starts, turns_dropped
 from kosent.errors import ContextLengthError, InterruptedReplyError, KosentError, ServerDownError
 from kosent.neutral import neutral_messages
+from kosent.streamed_chat import StreamedChat
 
 PAUSES = (0.25, 1.0)
 """Seconds before the second and the third try."""
@@ -76,38 +76,20 @@ class _Attempt:
             )
 
 
-class RemoteChat(BaseChatModel):
+class RemoteChat(StreamedChat):
     """Goes before a LangChain model in a class' bases; the class says how messages are counted and errors are explained."""
 
+    @abstractmethod
     def fitted(self, messages: list[BaseMessage]) -> Fitted:
         """`messages` without the turns for which there is no room. Raises `ContextLengthError`."""
-        raise NotImplementedError
 
     def bounded(self, fitted: Fitted) -> dict[str, Any]:
         """Arguments that keep the reply within what `fitted` leaves of the context."""
         return {}
 
+    @abstractmethod
     def explained(self, error: Exception) -> KosentError | None:
         """What an exception of the client means; None for a mistake of ours."""
-        raise NotImplementedError
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return await agenerate_from_stream(self._astream(messages, stop, run_manager, **kwargs))
 
     def _stream(
         self,

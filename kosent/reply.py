@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
-from kosent.safety import NOTICE, Assessment
+from kosent.safety import NOTICE, Assessment, Level
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ReplySafety:
     """`level` and `score` of what the person wrote (`kosent.safety`); `card` whether the numbers to call precede the reply;
     `replaced` how many sentences of the model were withheld because they encourage harm."""
 
-    level: str = "none"
+    level: Level = "none"
     score: float = 0.0
     card: bool = False
     replaced: int = 0

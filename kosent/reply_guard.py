@@ -9,7 +9,7 @@ takes: in ordinary talk "끝내세요" is about homework. How often it is right 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kosent.safety import Level
 from kosent.safety_classifier import probability_of_harm
@@ -36,7 +36,7 @@ class ReplyGuard:
     _sentence: str = ""
     """The sentence under way, with what of it has been let through."""
     _shown: int = 0
-    _held: bool = field(default=False)
+    _held: bool = False
 
     def feed(self, piece: str) -> str:
         self._sentence += piece

@@ -3,8 +3,7 @@ regression on pieces of words.
 
 A message is reduced to its letters. Every run of three to seven jamo is a feature (so that 죽고시퍼 shares most of its own with
 죽고 싶어), and every run of one to four syllables and of one to three words, by its CRC-32. The weights are 8-bit integers in
-`data/`, made by `benchmarks/safety.py --fit` from the lines in `benchmarks/data/`. Plain Python, a millisecond or two a message,
-no library.
+`data/`, made by `benchmarks/safety.py --fit` from the lines in `benchmarks/data/`. Plain Python, no library.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ REPLIES = Classifier(_data("reply_weights.bin"), ("safe", "harm"))
 
 
 def warm_up() -> None:
-    """Reads the weights, a fifth of a second, so that no message waits for them."""
+    """Reads the weights, so that no message waits for them."""
     for classifier in (MESSAGES, REPLIES):
         classifier.probabilities("안녕")
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from pydantic import PrivateAttr
 
+from kosent.streamed_chat import StreamedChat
 
-class ScriptedChat(BaseChatModel):
+
+class ScriptedChat(StreamedChat):
     """Answers with `replies` in turn, one character a chunk; an exception among them is raised in its place."""
 
     replies: list[Any]
@@ -35,15 +35,6 @@ class ScriptedChat(BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "kosent-scripted"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
     def _stream(
         self,

@@ -8,8 +8,12 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kosent.llama_cpp_model import LlamaCppChat
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,3 +50,12 @@ def load_benchmark(script: Path, patch: pytest.MonkeyPatch) -> ModuleType:
     patch.setitem(sys.modules, specification.name, module)
     specification.loader.exec_module(module)
     return module
+
+
+def counted(model: LlamaCppChat) -> list[int]:
+    """Grows by the tokens of each forward pass from now on."""
+    passes: list[int] = []
+    context = model.load()._ctx
+    decode = context.decode
+    context.decode = lambda batch: (passes.append(batch.n_tokens()), decode(batch))
+    return passes

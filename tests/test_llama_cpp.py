@@ -16,10 +16,12 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from pydantic import BaseModel
 
-from kosent import build_chain, chat_model, llama_cpp_writer
+from helpers import counted
+from kosent import build_chain, chat_model, llama_cpp_memory
 from kosent.context import SHORTEST_REPLY, fit
 from kosent.errors import ContextLengthError, ModelError, OutOfMemoryError, UsageError
-from kosent.llama_cpp_model import LlamaCppChat, as_plain
+from kosent.gguf_prompt import as_plain
+from kosent.llama_cpp_model import LlamaCppChat
 from kosent.llama_cpp_writer import Writer
 from kosent.settings import Settings
 
@@ -181,15 +183,6 @@ async def test_what_waits_can_be_given_up_at_once(tiny_gguf: Path) -> None:
     assert len(computed) < 1000, "the long one was given up, and seven were never begun"
 
 
-def counted(model: LlamaCppChat) -> list[int]:
-    """Grows by the tokens of each forward pass from now on."""
-    passes: list[int] = []
-    context = model.load()._ctx
-    decode = context.decode
-    context.decode = lambda batch: (passes.append(batch.n_tokens()), decode(batch))
-    return passes
-
-
 def test_a_long_prompt_is_given_up_in_the_middle(starter_gguf: Path) -> None:
     """In the middle of a batch of 512 tokens, and the model is whole afterwards."""
     model = greedy(starter_gguf, context=4096, max_tokens=4)
@@ -309,7 +302,7 @@ def test_what_it_does_not_know_is_refused(tiny_gguf: Path) -> None:
 def test_what_does_not_fit_into_memory_says_so(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="for a context of 32,768 tokens, not 2,000,000,000"):
         LlamaCppChat(path=str(tiny_gguf), context=2_000_000_000).invoke([HumanMessage("안녕")])
-    monkeypatch.setattr(llama_cpp_writer, "free_memory", lambda: tiny_gguf.stat().st_size + 1_000_000)
+    monkeypatch.setattr(llama_cpp_memory, "free_memory", lambda: tiny_gguf.stat().st_size + 1_000_000)
     with pytest.raises(OutOfMemoryError, match=r"GB for the context, and .* are free") as caught:
         LlamaCppChat(path=str(tiny_gguf), context=16_384).invoke([HumanMessage("안녕")])
     assert "KOSENT_CONTEXT" in str(caught.value.hint)

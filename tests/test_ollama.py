@@ -76,9 +76,9 @@ def test_a_model_that_ollama_lacks_is_named_with_the_next_command(
 
 
 @contextmanager
-def proxy(target: str, spoil: Callable[[socket.socket, bytes, int], bool]) -> Iterator[str]:
+def proxy(target: str, spoil: Callable[[socket.socket, bytes, int], bool], left: threading.Event | None = None) -> Iterator[str]:
     """The address of a proxy. What the server sends goes through `spoil(client, data, bytes before)`, which sends it on or does
-    not, and says whether the connection lives."""
+    not, and says whether the connection lives. `left` is set when a client closes its side."""
 
     class Through(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -87,6 +87,8 @@ def proxy(target: str, spoil: Callable[[socket.socket, bytes, int], bool]) -> It
                 threading.Thread(target=self.back, args=(server,), daemon=True).start()
                 while data := self.request.recv(65536):
                     server.sendall(data)
+                if left is not None:
+                    left.set()
 
         def back(self, server: socket.socket) -> None:
             count = 0
@@ -165,16 +167,23 @@ def test_silence_ends_after_the_time_that_was_set(ollama: str, monkeypatch: pyte
         assert build_chain(chat_model_for(reference, patient)).invoke({"message": "hello"})
 
 
-async def test_giving_up_ends_the_generation_in_the_server(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one slot, the next reply would wait for an endless one."""
-    monkeypatch.setenv("OLLAMA_HOST", ollama)
-    endless = build_chain("ollama:smol", settings=Settings(temperature=0.0, max_tokens=2000, context=4096))
-    stream = endless.astream(COUNT)
-    assert await anext(stream) is not None
-    await stream.aclose()  # type: ignore[attr-defined]
-    began = time.monotonic()
-    assert await build_chain("ollama:smol", settings=Settings(max_tokens=2, context=4096)).ainvoke({"message": "hello"})
-    assert time.monotonic() - began < 20
+async def test_giving_up_closes_the_connection_before_the_reply_is_whole(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what makes Ollama stop."""
+    sent: list[bytes] = []
+
+    def watch(client: socket.socket, data: bytes, before: int) -> bool:
+        sent.append(data)
+        client.sendall(data)
+        return True
+
+    left = threading.Event()
+    with proxy(ollama, watch, left) as address:
+        monkeypatch.setenv("OLLAMA_HOST", address)
+        stream = build_chain(chat_model_for(ModelReference("ollama", "smol"), LONG)).astream(COUNT)
+        assert await anext(stream) is not None
+        await stream.aclose()  # type: ignore[attr-defined]
+        assert await asyncio.to_thread(left.wait, 10)
+    assert not any(b'"done":true' in data for data in sent)
 
 
 def test_the_count_is_that_of_ollama(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:

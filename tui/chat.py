@@ -17,7 +17,9 @@ from kosent.settings import load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="ollama:NAME, FILE.gguf or a run directory (default: see `kosent models`)")
+    parser.add_argument(
+        "--model", help="ollama:NAME, FILE.gguf, a run directory or openai:NAME@URL (default: see `kosent models`)"
+    )
     parser.add_argument("--lang", choices=["ko", "en"], help="language of the interface (ko)")
     parser.add_argument("--system", help="system message (default: the one the model was trained with)")
     parser.add_argument("--temperature", type=float, help="0 is greedy and repeatable (default 0.7)")
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from kosent.models import chat_model_for, resolve_model
     from kosent.tui.app import chat_app
 
-    reference = resolve_model(settings.model)
+    reference = resolve_model(settings.model, settings.fallback)
 
     def make_chain():  # type: ignore[no-untyped-def]  # its type would import langchain before the first paint
         from kosent.chain import build_chain
