@@ -63,7 +63,8 @@ class Assessment:
 
 
 def assess(text: str) -> Assessment:
-    """How a message should be met. A fifth of a millisecond for a sentence, 0.2 s for the longest (docs/safety.md); nothing leaves this process."""
+    """How a message should be met. 0.2 ms for a sentence, 0.2 s for the longest text (docs/safety.md); nothing leaves this
+    process."""
     from kosent.safety_classifier import MESSAGES, parts
 
     if not text.strip():
