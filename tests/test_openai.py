@@ -97,7 +97,7 @@ async def test_a_real_server_answers(ollama: str, monkeypatch: pytest.MonkeyPatc
     assert reply.usage is not None and reply.usage["output_tokens"] > 3
     assert (await chain.ainvoke(asked)).text == reply.text
     assert main(["ask", "hello", "--model", name, "--max-tokens", "3"]) == 0
-    with pytest.raises(ModelError, match="it has: .*smol:latest"):
+    with pytest.raises(ModelError, match=r"it has: .*smol:latest"):
         resolve_model(f"openai:nobody@http://{ollama}")
 
 
