@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from kosent.finetune.encoding_rule import fix_encoding
-from kosent.finetune.personal import mask_personal
 from kosent.finetune.records import Record
 from kosent.finetune.repetition_rule import limit_repetition
 from kosent.finetune.rules import CleaningSettings
 from kosent.finetune.script_rule import check_script
 from kosent.finetune.text_rules import Reject
+from kosent.personal import mask_personal
 from kosent.text import clean, normalized
 
 NOTHING = frozenset(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from kosent.finetune.personal import mask_personal
 from kosent.finetune.rules import RULES
+from kosent.personal import mask_personal
 from kosent.text import is_foreign, normalized
 
 BINS = (0, 5, 10, 20, 40, 80, 160, 320)

@@ -1,22 +1,58 @@
-"""One reply to one message, streamed to standard output; that an AI writes it goes to standard error.
+"""One reply to one message, streamed to standard output: for the shell, for pipes and for scripts.
 
-kosent ask "오늘 회사에서 실수를 해서 너무 속상해요."
-echo "잠이 안 와" | kosent ask -
-kosent ask --model ollama:kosent --temperature 0 "..."
+    kosent ask "오늘 회사에서 실수를 해서 너무 속상해요."
+    kosent ask 오늘 너무 힘들었어                     words are joined by spaces
+    echo "잠이 안 와" | kosent ask                    without words, what is piped in
+    kosent ask "이 글을 요약해 줘:" - < notes.txt       "-" stands for standard input, a paragraph of its own
+    kosent ask --continue "그래서 어떻게 하지?"         goes on in the conversation that was written to last
+    kosent ask --model ollama:kosent --temperature 0 "..."
+
+--json prints one object when the reply has ended, and no stream: text, model, finish_reason ("stop", "length" or "interrupted"),
+usage, safety (level, card, replaced), citations, dropped_turns, seconds, first_token_seconds and conversation (its number).
+
+    kosent ask --json "잠이 안 와" | jq -r .text
+    kosent ask --json "잠이 안 와" | jq '{level: .safety.level, tokens: .usage.output_tokens, seconds}'
+    while read -r line; do kosent ask --no-history --json "$line"; done < lines.txt | jq -r '[.safety.level, .text] | @tsv'
+
+The exchange is kept beside those of `kosent chat`; --no-history keeps nothing. Only the reply goes to standard output, without
+anything that could move a terminal. Errors go to standard error; that an AI writes is said there too, where it is a terminal.
+Exit codes: 0 a reply, 2 wrong usage, 5 no model or one that failed, 130 Ctrl-C, 141 nobody read the rest. What came of a reply
+that broke off is printed and kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
+import time
+import unicodedata
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from kosent.conversations import COMPLETE, FAILED, STOPPED
+from kosent.conversations.history import Record
 from kosent.errors import InterruptedReplyError, UsageError
+from kosent.safety import NOTICE
 from kosent.settings import load_settings
-from kosent.text import printable
+from kosent.text import PrintableStream, printable
+
+if TYPE_CHECKING:
+    from kosent.reply import Reply
+
+EXAMPLE = 'kosent ask "오늘 너무 힘들었어"'
+PIPE_CLOSED = 141
+"""Exit code where what reads standard output has gone, as shells have it for SIGPIPE."""
+KEPT_WITH_A_CONVERSATION = ("system", "temperature", "max_tokens", "seed")
+"""Flags that belong to the conversation they begin."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("message", help='what to say; "-" reads standard input')
+    parser.add_argument("message", nargs="*", help='what to say; "-" stands for standard input')
     parser.add_argument(
         "--model", help="ollama:NAME, FILE.gguf, a run directory or openai:NAME@URL (default: see `kosent models`)"
     )
@@ -25,30 +61,170 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="0 is greedy and repeatable (default 0.7)")
     parser.add_argument("--max-tokens", type=int, help="longest reply in tokens (default 256)")
     parser.add_argument("--seed", type=int, help="seed of the sampler (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--continue",
+        action="store_true",
+        dest="go_on",
+        help="go on in the latest conversation, with its system message and parameters; begins one where there is none",
+    )
+    kept.add_argument("--no-history", action="store_false", dest="history", help="keep nothing of this exchange")
 
 
 def run(args: argparse.Namespace) -> int:
-    message = sys.stdin.read() if args.message == "-" else args.message
-    if not message.strip():
-        raise UsageError("The message is empty.", hint='kosent ask "오늘 너무 힘들었어"')
-    settings = load_settings(vars(args))
-    from kosent.chain import build_chain
-    from kosent.reply import Reply
+    message = _message(args.message)
+    flags = {name: value for name, value in vars(args).items() if value is not None}
+    settings = load_settings(flags)
+    with closing(Record(_warn, settings.lang)) as record:
+        if args.history:
+            record.open(go_on=args.go_on)
+        settings = load_settings({**record.settings, **flags})
+        from kosent.chain import build_chain
 
-    chain = build_chain(settings=settings, output="reply")
-    print(Reply(lang=settings.lang).notice, file=sys.stderr)
-    whole = Reply()
-    try:
-        for piece in chain.stream({"message": message.strip()}):
-            print(printable(piece.text), end="", flush=True)
-            whole += piece
-    except InterruptedReplyError:
-        print(flush=True)  # what came stays, on a line of its own
-        raise
-    print()
-    if whole.finish_reason == "length":
+        chain = build_chain(settings=settings, output="reply")
+        if _is_terminal(sys.stderr):
+            print(NOTICE[settings.lang], file=sys.stderr)
+        record.begin(message, settings.model, {name: flags[name] for name in KEPT_WITH_A_CONVERSATION if name in flags})
+        answer = _Answer()
+        try:
+            _write(chain.stream({"message": message, "history": record.history}), answer, record, args.json)
+        except BrokenPipeError:
+            # what Python still holds for it at its end would fail once more, and loudly
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+    if answer.known and answer.known.finish_reason == "length" and _is_terminal(sys.stderr):
         print(CUT[settings.lang].format(tokens=settings.max_tokens), file=sys.stderr)
     return 0
+
+
+def _message(words: Sequence[str]) -> str:
+    if not words and _is_terminal(sys.stdin):
+        raise UsageError("There is no message.", hint=EXAMPLE)
+    try:
+        parts = [_piped() if piped else " ".join(group) for piped, group in groupby(words or ["-"], "-".__eq__)]
+        "".join(parts).encode()
+    except UnicodeError:
+        raise UsageError(
+            "The message is not UTF-8 text.", hint="iconv -f cp949 -t utf-8 notes.txt | kosent ask -     (a file from Windows)"
+        ) from None
+    message = "\n\n".join(part for part in (printable(part).strip() for part in parts) if part)
+    if not message:
+        raise UsageError("The message is empty.", hint=EXAMPLE)
+    return unicodedata.normalize("NFC", message)
+
+
+def _piped() -> str:
+    return sys.stdin.read().removeprefix("\ufeff") if sys.stdin else ""  # a shell can close it
+
+
+def _warn(text: str) -> None:
+    print(f"kosent ask: {text}", file=sys.stderr)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _write(pieces: Iterator[Reply], answer: _Answer, record: Record, as_json: bool) -> None:
+    """Shows and keeps a reply as it comes; what came of one that breaks off, too. Raises what broke it off."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # an emoji must not end a reply where the terminal's encoding lacks it
+    status = STOPPED
+    try:
+        with closing(cast("Generator[Reply]", pieces)):
+            for piece in pieces:
+                text = answer.took(piece)
+                if not as_json:
+                    print(text, end="", flush=True)
+                record.save(answer.text, answer.facts())
+        status = COMPLETE
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        status, answer.problem = STOPPED if isinstance(error, InterruptedReplyError) else FAILED, str(error)
+        raise
+    finally:
+        rest = answer.ended(status)
+        record.save(answer.text, answer.facts(), status)
+        if status == COMPLETE or answer.card or answer.text:
+            print(json.dumps(answer.facts_for_scripts(record.conversation), ensure_ascii=False) if as_json else rest, flush=True)
+
+
+@dataclass
+class _Answer:
+    """A reply as it comes: `card` and `text` are what is shown of it, `known` what the chain says about it."""
+
+    card: str = ""
+    text: str = ""
+    known: Reply | None = None
+    problem: str = ""
+    pieces: int = 0
+    began: float = field(default_factory=time.monotonic)
+    first: float | None = None
+    seconds: float | None = None
+    finish_reason: str | None = None
+    _stream: PrintableStream = field(default_factory=PrintableStream)
+
+    def took(self, piece: Reply) -> str:
+        """What is to be shown now."""
+        opening = self.known is None
+        self.known = piece if self.known is None else self.known + piece
+        if opening and piece.safety and piece.safety.card:
+            self.card = piece.text
+            return piece.text
+        if piece.text:
+            self.pieces += 1
+            self.first = time.monotonic() - self.began if self.first is None else self.first
+        shown = self._stream.feed(piece.text)
+        self.text += shown
+        return shown
+
+    def ended(self, status: str) -> str:
+        """What is left to be shown."""
+        rest = self._stream.rest()
+        self.text += rest
+        self.seconds = time.monotonic() - self.began
+        self.finish_reason = "interrupted" if status != COMPLETE else self.known.finish_reason if self.known else None
+        return rest
+
+    def facts(self) -> dict[str, Any]:
+        """As the store keeps them."""
+        facts: dict[str, Any] = {"card": bool(self.card)}
+        if self.first is not None:
+            facts |= {"tokens": self.pieces, "first_token": round(self.first, 3)}
+            facts["seconds"] = round(self.seconds or time.monotonic() - self.began, 3)
+        if known := self.known:
+            facts |= {name: value for name in ("model", "finish_reason", "dropped_turns") if (value := getattr(known, name))}
+            if known.safety:
+                facts |= {"safety": known.safety.level, "replaced": known.safety.replaced}
+            if known.usage:
+                facts |= {"tokens": known.usage["output_tokens"], "prompt_tokens": known.usage["input_tokens"]}
+            if known.citations:
+                facts["citations"] = self._citations()
+        return facts | ({"problem": self.problem} if self.problem else {})
+
+    def facts_for_scripts(self, conversation: int | None) -> dict[str, Any]:
+        known = self.known
+        safety = known.safety if known else None
+        return {
+            "text": self.card + self.text,
+            "model": known and known.model,
+            "finish_reason": self.finish_reason,
+            "usage": known and known.usage,
+            "safety": safety and {"level": safety.level, "card": safety.card, "replaced": safety.replaced},
+            "citations": self._citations(),
+            "dropped_turns": known.dropped_turns if known else 0,
+            "seconds": self.seconds and round(self.seconds, 3),
+            "first_token_seconds": self.first and round(self.first, 3),
+            "conversation": conversation,
+        }
+
+    def _citations(self) -> list[dict[str, Any]]:
+        return [
+            {"number": one.number, "text": printable(one.text), "source": printable(one.source)}
+            for one in (self.known.citations if self.known else ())
+        ]
 
 
 CUT = {

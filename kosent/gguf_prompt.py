@@ -40,7 +40,8 @@ def as_plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
 
 
 def gguf_prompt(llama: Any, messages: Sequence[BaseMessage]) -> list[int]:
-    """Token ids of the prompt for the next reply, with one beginning-of-sequence token where the template writes one.
+    """Token ids of the prompt for the next reply, with one beginning-of-sequence token where the template writes one. Where the
+    last message is the assistant's, it is the beginning of that reply and is left open.
 
     `llama` is a `llama_cpp.Llama`; its vocabulary is enough. Raises `ModelError` where the file has no chat template, or one that
     writes no layout that KoSent knows.
@@ -53,5 +54,8 @@ def gguf_prompt(llama: Any, messages: Sequence[BaseMessage]) -> list[int]:
     vocabulary = llama._model.vocab
     token = llama_vocab_bos(vocabulary)
     bos = llama_vocab_get_text(vocabulary, token).decode() if token >= 0 else ""
-    text = render(as_plain(messages), template, layout_of_template(template), bos_token=bos, add_generation_prompt=True)
+    layout = layout_of_template(template)
+    turns = as_plain(messages)
+    begun = turns.pop()["content"] if turns and turns[-1]["role"] == "assistant" else ""
+    text = render(turns, template, layout, bos_token=bos, add_generation_prompt=True) + layout.protect(begun)
     return [int(one) for one in llama.tokenize(text.encode(), add_bos=False, special=True)]

@@ -8,11 +8,12 @@ kosent models starter    makes the starter base (Gemma 3 270M, 0.5 GB) from its 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from kosent import extras
-from kosent.errors import KosentError, ModelError
+from kosent.available import Available, available
 from kosent.locations import starter_base
-from kosent.models import fallback_names, known_exports, ollama_models, ollama_url, openai_models, openai_url, resolve_model
+from kosent.models import ollama_url
 from kosent.settings import load_settings
 from kosent.starter import base_is_built
 
@@ -28,39 +29,23 @@ def run(args: argparse.Namespace) -> int:
 
         print(resolve_base("starter"))
         return 0
-    settings = load_settings()
-    try:
-        default = str(resolve_model(settings.model, settings.fallback))
-    except KosentError:
-        default = ""
-    try:
-        names = [f"ollama:{name}" for name in ollama_models()]
-        print(f"Ollama at {ollama_url()}:" + ("" if names else " no models"))
-    except ModelError as error:
-        names = []
-        print(f"Ollama: {error}")
-    for name in names:
-        print(f"  {'*' if name in (default, f'{default}:latest') else ' '} {name}")
-    for url in sorted(
-        {name.partition("@")[2] for name in [settings.model, *fallback_names(settings.fallback)] if name.startswith("openai:")}
-    ):
-        _print_server(url, default)
-    exports = known_exports()
-    print("Exported GGUF files:" + ("" if exports else " none yet (kosent export RUN)"))
-    for path in reversed(exports):
-        print(f"  {'*' if str(path) == default else ' '} {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    found = available(load_settings())
+    if found.ollama_problem:
+        print(f"Ollama: {found.ollama_problem}")
+    else:
+        print(f"Ollama at {ollama_url()}:" + ("" if found.ollama else " no models"))
+    _print(found, found.ollama)
+    for url, names in found.servers.items():
+        print(f"{url}: {names}" if isinstance(names, str) else f"Server at {url}:")
+        _print(found, () if isinstance(names, str) else names)
+    print("Exported GGUF files:" + ("" if found.exports else " none yet (kosent export RUN)"))
+    for path in found.exports:
+        print(f"  {'*' if found.is_default(str(path)) else ' '} {path} ({path.stat().st_size / 1e6:.0f} MB)")
     base = starter_base()
     print(f"Starter base: {base if base_is_built(base) else 'not made yet (kosent models starter)'}")
     return 0
 
 
-def _print_server(url: str, default: str) -> None:
-    url = openai_url(url)
-    try:
-        names = [f"openai:{name}@{url}" for name in openai_models(url)]
-    except ModelError as error:
-        print(f"{url}: {error}")
-        return
-    print(f"Server at {url}:")
+def _print(found: Available, names: Iterable[str]) -> None:
     for name in names:
-        print(f"  {'*' if name == default else ' '} {name}")
+        print(f"  {'*' if found.is_default(name) else ' '} {name}")

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from ollama import Client
 
 from kosent.errors import DataError, ModelError
@@ -49,11 +49,13 @@ class OllamaTokens:
         return sum(len(message.text.encode()) + MARKUP for message in messages)
 
     def count(self, messages: Sequence[BaseMessage]) -> int:
-        """Tokens of the prompt. Exact where the file was found and has a chat template that KoSent knows; else a few too many."""
+        """Tokens of the prompt. Exact where the file was found and has a chat template that KoSent knows; else a few too many, as
+        where the last message is the assistant's, which not every template in Ollama leaves open."""
         vocabulary = self._found()
         if vocabulary:
+            closing = MARKUP if isinstance(messages[-1], AIMessage) else 0
             with suppress(ModelError, DataError):  # no template, one of another layout, or one that wants other turns
-                return len(gguf_prompt(vocabulary, messages))
+                return len(gguf_prompt(vocabulary, messages)) + closing
         return sum(self._of_text(message.text) + MARKUP for message in messages)
 
     def _of_text(self, text: str) -> int:

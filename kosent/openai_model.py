@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 import openai
-from langchain_core.messages import BaseMessage
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_openai.chat_models.base import BaseChatOpenAI
 from pydantic import SecretStr
 
@@ -33,6 +34,8 @@ _FORMS = (  # vLLM, llama-server, llama-cpp-python
     re.compile(r"\((?P<tokens>\d+) tokens\).{0,60}?context size \((?P<room>\d+)"),
     re.compile(r"\((?P<tokens>\d+) tokens > (?P<room>\d+)"),
 )
+GOING_ON = {"add_generation_prompt": False, "continue_final_message": True}
+"""What makes vLLM and llama-server leave a final assistant message open, so that the reply goes on with it."""
 
 
 class OpenAIChat(RemoteChat, BaseChatOpenAI):
@@ -41,6 +44,12 @@ class OpenAIChat(RemoteChat, BaseChatOpenAI):
 
     def fitted(self, messages: list[BaseMessage]) -> Fitted:
         return Fitted(messages, 0, 0)
+
+    def _get_request_payload(self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)
+        if isinstance(self._convert_input(input_).to_messages()[-1], AIMessage):
+            payload["extra_body"] = {**(payload.get("extra_body") or {}), **GOING_ON}
+        return payload
 
     def explained(self, error: Exception) -> KosentError | None:
         url = self.openai_api_base

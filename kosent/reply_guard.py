@@ -38,6 +38,11 @@ class ReplyGuard:
     _shown: int = 0
     _held: bool = False
 
+    def go_on_after(self, begun: str) -> None:
+        """`begun` has been shown already: its last sentence is judged with what comes of it, and only that replaced."""
+        self._sentence = _END.split(begun)[-1]
+        self._shown = len(self._sentence)
+
     def feed(self, piece: str) -> str:
         self._sentence += piece
         out = ""
@@ -63,8 +68,9 @@ class ReplyGuard:
         return out
 
     def _judged(self, sentence: str) -> str:
-        if probability_of_harm(sentence) < HARM_FROM[self.level]:
-            return sentence[self._shown :]
+        hidden = sentence[self._shown :]
+        if not hidden or probability_of_harm(sentence) < HARM_FROM[self.level]:
+            return hidden
         self.replaced += 1
         if self.replaced > 1:
             return "… " if self._shown else ""

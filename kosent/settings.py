@@ -10,6 +10,7 @@ The same names in capitals with KOSENT_ in front are environment variables: KOSE
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -47,19 +48,20 @@ class Settings:
     """System message; empty means: the one the model was trained with, else the founding project's."""
 
 
-def _converted(name: str, value: Any, source: str) -> Any:
+def converted(name: str, value: Any, source: str) -> Any:
+    """`value` as the setting `name` holds it; raises `UsageError`, which begins with `source`, where it cannot."""
     kind = type(getattr(Settings(), name))
     try:
-        converted = kind(value)
+        chosen = kind(value)
     except (TypeError, ValueError):
         raise UsageError(f"{source}: {name} must be {kind.__name__}, not {value!r}.") from None
-    if name == "lang" and converted not in ("ko", "en"):
+    if name == "lang" and chosen not in ("ko", "en"):
         raise UsageError(f'{source}: lang must be "ko" or "en", not {value!r}.')
-    if (name in ("temperature", "top_p", "seed", "context") and converted < 0) or (
-        name in ("max_tokens", "timeout") and converted <= 0
+    if kind in (int, float) and (
+        not 0 <= chosen <= (1 if name == "top_p" else math.inf) or (chosen == 0 and name in ("max_tokens", "timeout"))
     ):
         raise UsageError(f"{source}: {name} is out of range: {value!r}.")
-    return converted
+    return chosen
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
@@ -78,12 +80,12 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         unknown = sorted(set(stored) - names)
         if unknown:
             raise UsageError(f"{path}: unknown settings {', '.join(unknown)}; known are {', '.join(sorted(names))}.")
-        chosen.update({name: _converted(name, value, str(path)) for name, value in stored.items()})
+        chosen.update({name: converted(name, value, str(path)) for name, value in stored.items()})
     for name in names:
         variable = f"KOSENT_{name.upper()}"
         if variable in os.environ:
-            chosen[name] = _converted(name, os.environ[variable], variable)
+            chosen[name] = converted(name, os.environ[variable], variable)
     for name, value in (flags or {}).items():
         if value is not None and name in names:
-            chosen[name] = _converted(name, value, f"--{name.replace('_', '-')}")
+            chosen[name] = converted(name, value, f"--{name.replace('_', '-')}")
     return replace(Settings(), **chosen)

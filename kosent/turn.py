@@ -23,6 +23,8 @@ class ChatInput(TypedDict):
     message: str
     history: NotRequired[list[BaseMessage]]
     """Earlier turns, the oldest first."""
+    reply_begun: NotRequired[str]
+    """The beginning of the reply, which the model goes on with; what comes is the rest alone."""
 
 
 def only_input(inputs: list[Any]) -> ChatInput:
@@ -36,6 +38,8 @@ def only_input(inputs: list[Any]) -> ChatInput:
     wrong = [one for one in values.get("history") or () if not isinstance(one, BaseMessage)]
     if wrong:
         raise UsageError(f"The history is a list of LangChain messages, and {wrong[0]!r:.80} is none.", hint=hint)
+    if not isinstance(values.get("reply_begun", ""), str):
+        raise UsageError(f"`reply_begun` is a text, not {values['reply_begun']!r:.80}.", hint="leave it out for a new reply")
     return cast("ChatInput", values)
 
 
@@ -55,20 +59,29 @@ class Turn:
     message: str
     opening: Reply
     guard: ReplyGuard | None
+    reply_begun: str = ""
+    """What was shown of the reply before this turn, without the card."""
     said: Reply = field(default_factory=Reply)
     spoke: bool = False
     """Whether a model has written a letter."""
+    spaced: bool = False
+    """Whether what was shown so far ends with a space of `reply_begun`, which the model does not see."""
 
     @classmethod
     def begun(cls, values: ChatInput, safety: bool, lang: str) -> Turn:
-        """Assesses the conversation."""
+        """Assesses the conversation. The card belongs to the beginning of a reply and does not come again when it goes on."""
         history = [_without_card(message) for message in values.get("history") or ()]
+        going_on = bool(values.get("reply_begun", "").strip())
+        begun = _without_card(AIMessage(values["reply_begun"])).text if going_on else ""
+        known: dict[str, Any] = {"reply_begun": begun, "spaced": begun.endswith(" ")}
         if not safety:
-            return cls(history, values["message"], Reply(lang=lang), None)
+            return cls(history, values["message"], Reply(lang=lang), None, **known)
         assessment = assess_conversation([one.text for one in history if isinstance(one, HumanMessage)], values["message"])
-        crisis = assessment.level == "crisis"
-        opening = Reply(f"{CARD[lang]}\n\n" if crisis else "", safety=ReplySafety.of(assessment, crisis), lang=lang)
-        return cls(history, values["message"], opening, ReplyGuard(lang, assessment.level))
+        card = assessment.level == "crisis" and not going_on
+        opening = Reply(f"{CARD[lang]}\n\n" if card else "", safety=ReplySafety.of(assessment, card), lang=lang)
+        guard = ReplyGuard(lang, assessment.level)
+        guard.go_on_after(begun)
+        return cls(history, values["message"], opening, guard, **known)
 
     def cited(self, found: Sequence[Document]) -> Reply:
         return self._piece(
@@ -80,15 +93,25 @@ class Turn:
         )
 
     def given(self, found: Sequence[Document]) -> dict[str, Any]:
-        """What the prompt is filled with, without turn markers."""
+        """What the prompt is filled with, without turn markers.
+
+        Spaces at the end of a reply's beginning stay out: models write a space as part of the word after it, and after a lone one
+        they go astray.
+        """
         asked = f"{quoted(found)}\n\n{self.message}" if found else self.message
-        return {"history": neutral_messages(self.history), "message": neutral(asked)}
+        begun = self.reply_begun.rstrip(" ")
+        return {
+            "history": neutral_messages(self.history),
+            "message": neutral(asked),
+            "reply_begun": neutral_messages([AIMessage(begun)] if begun.strip() else []),
+        }
 
     def took(self, chunk: AIMessageChunk, model: str) -> Reply:
         facts = chunk.response_metadata
         self.spoke = self.spoke or bool(chunk.text)
+        text = self._joining(chunk.text)
         return self._piece(
-            self.guard.feed(chunk.text) if self.guard else chunk.text,
+            self.guard.feed(text) if self.guard else text,
             finish_reason=facts.get("finish_reason") or facts.get("done_reason"),
             usage=chunk.usage_metadata,
             dropped_turns=facts.get("dropped_turns", 0),
@@ -102,6 +125,12 @@ class Turn:
             text = self.guard.rest()
             safety = replace(safety, replaced=self.guard.replaced)
         return self._piece(text, safety=safety, finish_reason=reason)
+
+    def _joining(self, text: str) -> str:
+        if self.spaced:
+            text = text.lstrip(" ")
+            self.spaced = not text
+        return text
 
     def _piece(self, text: str, **known: Any) -> Reply:
         piece = Reply(text, lang=self.opening.lang, **known)

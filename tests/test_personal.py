@@ -10,7 +10,7 @@ import pytest
 
 from helpers import ROOT
 from kosent.files import read_jsonl
-from kosent.finetune.personal import mask_personal, spans
+from kosent.personal import mask_personal, spans
 
 PHONE, RESIDENT, EMAIL, CARD, ACCOUNT, ADDRESS = (
     f"<{kind}>" for kind in ("전화번호", "주민등록번호", "이메일", "카드번호", "계좌번호", "주소")
@@ -135,7 +135,7 @@ def test_long_text_takes_time_in_proportion_to_its_length() -> None:
     units = ["1", "a.", "a@", "a@a.", "123-", "1a", "010 ", "1234 ", "은행 12345678901 ", "가 ", "서울 ", "가구 가구 ", "강남구 ",
              "서울 가로1", "서울 강남구 가길 1,", "종로1가1 ", "공일", "900101-1", "가", " "]  # fmt: skip
     code = (
-        "from kosent.finetune.personal import mask_personal\n"
+        "from kosent.personal import mask_personal\n"
         f"for unit in {units!r}: mask_personal((unit * 100_000)[:100_000] + ' 010-1234-567')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)

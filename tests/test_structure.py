@@ -66,7 +66,8 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     assert len(names) == len(set(names))
     assert {str(Path(name).parent).replace("/", ".") for name in names if name.endswith(".py")} == set(listed)
     sources = {
-        "kosent": "kosent", "kosent/evaluation": "kosent/evaluation", "finetune": "kosent/finetune",
+        "kosent": "kosent", "kosent/conversations": "kosent/conversations",
+        "kosent/evaluation": "kosent/evaluation", "finetune": "kosent/finetune",
         "finetune/recipes": "kosent/finetune/recipes", "export": "kosent/export", "tui": "kosent/tui",
     }  # fmt: skip
     expected = {f"{inside}/{path.name}" for folder, inside in sources.items() for path in (ROOT / folder).glob("*.py")}

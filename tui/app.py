@@ -1,216 +1,341 @@
-"""The chat app: conversation above, composer below, one line of facts at the bottom.
+"""The chat app: the list of conversations beside the one that is open, and the windows that keys and the palette open.
 
-The model is loaded and asked in workers, so typing is never blocked. What is written is on disk before the model is asked,
-and the reply while it streams (`kosent.conversations`).
+`chat_app` is made by `kosent chat`, by tests and by benchmarks alike; it brings a `Backend` that knows the models.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, cast
 
-from textual import work
-from textual.app import App, ComposeResult
+from textual import on, work
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.widgets import Footer, Static
-from textual.worker import Worker, WorkerCancelled
+from textual.command import CommandPalette
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import Footer
 
-from kosent import safety
-from kosent.conversations import COMPLETE, FAILED, STOPPED, WRITING, ConversationStore, StoredMessage
+from kosent.conversations import ConversationStore, Found
 from kosent.errors import KosentError
+from kosent.tui import themes
+from kosent.tui.backend import Backend
 from kosent.tui.bubble import Bubble
-from kosent.tui.composer import Composer
-from kosent.tui.texts import TEXTS
+from kosent.tui.localized import Localized
+from kosent.tui.models import Models, in_thread
+from kosent.tui.pane import Pane, short
+from kosent.tui.sidebar import Sidebar
+from kosent.tui.texts import TEXTS, one_line
 
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
-    from langchain_core.runnables import Runnable
-
-SECONDS_BETWEEN_SAVES = 0.4
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often it is looked whether another window has written."""
 
 
-def _bindings(lang: str) -> list[BindingType]:
-    keys = (("escape", "stop"), ("ctrl+n", "new"), ("ctrl+q", "quit"))
-    return [Binding(key, action, TEXTS[lang][action], show=True, priority=True) for key, action in keys]
+class ChatScreen(Localized[None]):
+    """The screen below all windows."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
 
 
 class ChatApp(App[None]):
-    """`make_chain` is called in a worker and may take long; `model` is the name stored with new conversations."""
-
     TITLE = "KoSent"
     CSS = """
-    #notice { color: $text-muted; padding: 0 2; height: auto; }
-    #conversation { height: 1fr; padding-top: 1; }
-    #status { color: $text-muted; padding: 0 2; height: 1; }
+    Screen { layers: base above; }
+    #body { height: 1fr; }
+    #short { display: none; }
+    .-short #short { display: block; }
+    .-short #long { display: none; }
+    .-narrow Sidebar { width: 100%; layer: above; }
+    .-narrow Dialog > .box { width: 100%; max-width: 100%; padding: 0; }
+    .-short Dialog .title, .-short Dialog Input { margin-bottom: 0; }
     """
 
-    BINDINGS: ClassVar[list[BindingType]] = _bindings("ko")
-    lang = "ko"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "key_stop"),
+        Binding("f2", "safety", "key_safety", priority=True),
+        Binding("ctrl+p", "command_palette", "key_palette", priority=True),
+        Binding("ctrl+n", "new", "key_new", priority=True),
+        Binding("ctrl+b", "list", "key_list", priority=True),
+        Binding("ctrl+f", "search", "key_search", priority=True),
+        Binding("f1", "help", "key_help", priority=True),
+        Binding("ctrl+up", "messages", "key_messages", priority=True, show=False),
+        Binding("ctrl+o", "models", "key_models", priority=True, show=False),
+        Binding("ctrl+t", "settings", "key_settings", priority=True, show=False),
+        Binding("ctrl+r", "again", "key_again", priority=True, show=False),
+        Binding("ctrl+s", "export", "key_export", priority=True, show=False),
+        Binding("ctrl+home", "to_start", "key_start", show=False),
+        Binding("ctrl+end", "to_end", "key_end", show=False),
+        Binding("ctrl+q", "quit", "key_quit", priority=True),
+    ]
 
-    def __init__(self, make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str) -> None:
+    def __init__(self, backend: Backend, store: ConversationStore, *, model: str = "", lang: str = "ko") -> None:
         super().__init__()
-        self.make_chain, self.store, self.model = make_chain, store, model
-        self.texts = TEXTS[self.lang]
-        self.chain: Runnable[dict[str, Any], str] | None = None
-        self.load_problem: Exception | None = None
-        self.loading_ended = asyncio.Event()
-        self.conversation: int | None = store.latest()
-        self.reply: Worker[None] | None = None
+        self.backend, self.store, self.lang, self.texts = backend, store, lang, TEXTS[lang]
+        self.models = Models(backend, model, self._models_changed)
+        self.deleted: list[int] = []
+        """Conversations that were deleted in this window, the last one last; gone for good when it closes."""
+        for theme in themes.THEMES:
+            self.register_theme(theme)
+        preferred = store.preference("theme", themes.DEFAULT)
+        self.theme = preferred if preferred in themes.NAMES else themes.DEFAULT
+
+    def get_default_screen(self) -> Screen[Any]:
+        screen = ChatScreen(id="_default")
+        screen.texts = self.texts
+        return screen
 
     def compose(self) -> ComposeResult:
-        yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", id="notice", markup=False)
-        yield VerticalScroll(id="conversation", can_focus=False)
-        yield Static(self.texts["loading"], id="status", markup=False)
-        yield Composer(placeholder=self.texts["placeholder"], show_line_numbers=False, soft_wrap=True)
+        with Horizontal(id="body"):
+            yield Sidebar(self.texts)
+            yield Pane(self.store, self.models, self.texts, self.lang)
         yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
-        self.query_one(Composer).focus()
-        self.query_one("#conversation").anchor()
-        await self._show_stored()
-        self._begin_loading()
+        self.sidebar.display = self.size.width >= 100
+        self.list_conversations()
+        self.set_interval(SECONDS_BETWEEN_LOOKS, self._look)
+        if self.store.damage is not None:
+            damage = self.store.damage
+            said = self.texts["damaged"].format(path=damage.moved_to, number=damage.saved_messages)
+            self.notify(one_line(said), severity="warning", markup=False, timeout=60)
+        self.call_after_refresh(self.models.load, self.models.wanted)  # after the first paint: it imports much
 
-    async def _show_stored(self) -> None:
-        box = self.query_one("#conversation", VerticalScroll)
-        await box.remove_children()
-        stored = self.store.messages(self.conversation) if self.conversation is not None else []
-        if not stored:
-            await box.mount(Static(self.texts["welcome"], id="welcome", markup=False))
-        await box.mount_all([self._bubble(message) for message in stored])
+    @property
+    def pane(self) -> Pane:
+        return self.screen_stack[0].query_one(Pane)
 
-    def _bubble(self, message: StoredMessage) -> Bubble:
-        speaker = self.texts["you" if message.role == "user" else "reply"]
-        notes = {WRITING: self.texts["cut_off"], STOPPED: self.texts["stopped"], FAILED: self.texts["failed_before"]}
-        return Bubble(message.role, speaker, message.content, notes.get(message.status, ""))
+    @property
+    def sidebar(self) -> Sidebar:
+        return self.screen_stack[0].query_one(Sidebar)
 
-    def _status(self, text: str) -> None:
-        self.query_one("#status", Static).update(text)
+    def action_help_quit(self) -> None:
+        self.pane.say(self.texts["quit_hint"])
 
-    @work(thread=True, group="load")
-    def _load(self) -> None:
-        chain, problem = None, None
-        try:
-            chain = self.make_chain()
-        except Exception as error:  # whatever a backend raises must not end the chat
-            problem = error
-        self.call_from_thread(self._end_loading, chain, problem)
+    # --- models
 
-    def _begin_loading(self) -> None:
-        self.loading_ended = asyncio.Event()
-        self._status(self.texts["loading"])
-        self._load()
-
-    def _end_loading(self, chain: Runnable[dict[str, Any], str] | None, problem: Exception | None) -> None:
-        self.chain, self.load_problem = chain, problem
-        self.loading_ended.set()
-        self._status(self._explained("load_failed", problem) if problem else f"{self.texts['ready']} · {self.model}")
-
-    def _explained(self, text: str, error: BaseException) -> str:
-        explained = self.texts[text].format(reason=str(error) or type(error).__name__)
-        hint = error.hint if isinstance(error, KosentError) else None
-        return f"{explained}  {self.texts['try'].format(hint=hint)}" if hint else explained
-
-    async def on_composer_sent(self, sent: Composer.Sent) -> None:
-        if self.reply is not None and not self.reply.is_finished:
-            self._status(self.texts["busy"])
+    def _models_changed(self) -> None:
+        if not self.is_running:
             return
-        if self.conversation is None:
-            self.conversation = self.store.new(self.model)
-        history = self._history()
-        self.store.add(self.conversation, "user", sent.text)
-        self.query_one(Composer).text = ""
-        await self.query("#welcome").remove()
-        box = self.query_one("#conversation", VerticalScroll)
-        bubble = Bubble("assistant", self.texts["reply"])
-        await box.mount(Bubble("user", self.texts["you"], sent.text), bubble)
-        box.anchor()
-        self.reply = self._answer(self.conversation, sent.text, history, bubble)
+        self.pane.describe()
+        if self.models.loading or not self.models.nothing_there:
+            self.screen_stack[0].query("#first").remove()
+        elif isinstance(self.models.problem, KosentError) and not self.models.wanted:
+            self._welcome()
 
-    def _history(self) -> list[BaseMessage]:
-        """Earlier turns in which a reply followed; what was never answered is left out, so that roles alternate."""
-        from langchain_core.messages import AIMessage, HumanMessage
+    @work(exclusive=True, group="welcome")
+    async def _welcome(self) -> None:
+        from kosent.tui.welcome import Welcome
 
-        assert self.conversation is not None
-        stored = self.store.messages(self.conversation)
-        history: list[BaseMessage] = []
-        for asked, answered in itertools.pairwise(stored):
-            if asked.role == "user" and answered.role == "assistant" and answered.content:
-                history += [HumanMessage(asked.content), AIMessage(answered.content)]
-        return history
+        found = await in_thread(self.backend.available)
+        pane = self.pane
+        if self.models.nothing_there and not pane.query(Welcome):
+            await pane.mount(Welcome(self.texts, found), before="#facts")
 
-    @work(exclusive=True, group="reply")
-    async def _answer(self, conversation: int, text: str, history: list[BaseMessage], bubble: Bubble) -> None:
-        row = self.store.add(conversation, "assistant", "", WRITING)
-        status, note = STOPPED, self.texts["stopped"]
-        self._status(self.texts["writing"])
-        began, saved, count = 0.0, time.monotonic(), 0
+    async def on_welcome_wanted(self, wanted: Any) -> None:
+        if wanted.what == "choose_model":
+            self.action_models()
+        elif wanted.what == "run_demo":
+            self._run_demo()
+            self.models.load("")
+        else:
+            self.models.load(self.models.wanted)
+
+    def _run_demo(self) -> None:
+        """Gives the terminal to `kosent demo`, which shows its own progress."""
+        with self.suspend():
+            subprocess.run([sys.executable, "-m", "kosent", "demo"], check=False)
+            input(self.texts["demo_back"])
+
+    def action_models(self) -> None:
+        from kosent.tui.model_dialog import ModelDialog
+
+        def chosen(name: str | None) -> None:
+            if name:
+                self.models.load(name)
+                self.pane.say(self.texts["model_now"].format(model=one_line(short(name))))
+
+        current = self.models.loaded.name if self.models.loaded else self.models.wanted
+        self.push_screen(ModelDialog(self.texts, self.backend, current), chosen)
+
+    # --- conversations
+
+    def list_conversations(self) -> None:
         try:
-            chain = await self._ready_chain()
-            began = time.monotonic()
-            async for chunk in chain.astream({"message": text, "history": history}):
-                await bubble.append(chunk)
-                count += bool(chunk)
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    self.store.update(row, bubble.text, WRITING)
-                    saved = time.monotonic()
-            status, note = COMPLETE, ""
-        except Exception as error:  # whatever a backend raises must not end the chat
-            status, note = FAILED, self._explained("failed", error)
-        finally:
-            self.store.update(row, bubble.text, status)
-            if self.is_running:
-                await bubble.finish(note)
-                speed = count / max(time.monotonic() - began, 1e-9)
-                facts = self.texts["speed"].format(tokens=count, speed=speed) if count and began else self.texts["ready"]
-                self._status(f"{self.model} · {facts}")
+            self.sidebar.show(self.store.conversations(), self.pane.conversation)
+        except sqlite3.Error as error:
+            self.pane.say(one_line(error), severity="error")
 
-    async def _ready_chain(self) -> Runnable[dict[str, Any], str]:
-        """The chain, once it is loaded; loading is tried again when it failed before."""
-        if self.chain is None and self.loading_ended.is_set():
-            self._begin_loading()
-        await self.loading_ended.wait()
-        if self.chain is None:
-            assert self.load_problem is not None
-            raise self.load_problem
-        return self.chain
+    @on(Pane.Changed)
+    def _look(self) -> None:
+        if self.store.changed_elsewhere():
+            self.list_conversations()
 
-    def action_stop(self) -> None:
-        if self.reply is not None and not self.reply.is_finished:
-            self.reply.cancel()
+    def on_pane_changed(self) -> None:
+        self.list_conversations()
 
     async def action_new(self) -> None:
         """Leaves the conversation as it is on disk and begins another."""
-        await self._stopped()
-        self.conversation = None
-        await self._show_stored()
-        self.query_one(Composer).focus()
+        await self.pane.open(None)
 
-    async def _stopped(self) -> None:
-        self.action_stop()
-        if self.reply is not None:
-            try:
-                await self.reply.wait()
-            except WorkerCancelled:
-                return
+    @on(Sidebar.Asked)
+    async def asked(self, asked: Sidebar.Asked) -> None:
+        conversation = self.store.conversation(asked.conversation) if asked.conversation is not None else None
+        if asked.verb == "undo":
+            await self._undo()
+        elif conversation is None:
+            self.list_conversations()
+        elif asked.verb == "open":
+            if self.sidebar.has_class("-over"):
+                self.action_list()
+            await self.pane.open(conversation.id)
+        elif asked.verb == "rename":
+            from kosent.tui.dialogs import LineDialog
+
+            def renamed(title: str | None) -> None:
+                if title:
+                    self.store.rename(conversation.id, title)
+                    self.list_conversations()
+
+            self.push_screen(LineDialog(self.texts, self.texts["rename_title"], conversation.title), renamed)
+        elif asked.verb == "pin":
+            self.store.pin(conversation.id, not conversation.pinned)
+            self.list_conversations()
+        elif asked.verb == "delete":
+            await self._delete(conversation.id, conversation.title)
+
+    async def _delete(self, conversation: int, title: str) -> None:
+        if self.pane.conversation == conversation:
+            await self.pane.open(None)
+            self.sidebar.entries.focus()
+        self.store.delete(conversation)
+        self.deleted.append(conversation)
+        self.list_conversations()
+        self.pane.say(self.texts["deleted"].format(title=one_line(title) or self.texts["untitled"]))
+
+    async def _undo(self) -> None:
+        if not self.deleted:
+            self.pane.say(self.texts["nothing_to_undo"])
+            return
+        conversation = self.deleted.pop()
+        self.store.restore(conversation)
+        self.list_conversations()
+        restored = self.store.conversation(conversation)
+        self.pane.say(self.texts["restored"].format(title=one_line(restored.title if restored else "")))
+
+    def action_list(self) -> None:
+        """Shows the list and goes to it; hides it when one is there already."""
+        sidebar = self.sidebar
+        if sidebar.display and (sidebar.entries.has_focus or sidebar.has_class("-over")):
+            sidebar.display = self.size.width >= 100 and not sidebar.display
+            self.pane.composer.focus()
+        else:
+            sidebar.display = True
+            sidebar.entries.focus()
+        sidebar.set_class(sidebar.display and self.size.width < 60, "-over")
+
+    def action_search(self) -> None:
+        from kosent.tui.search_dialog import SearchDialog
+
+        async def opened(found: Found | None) -> None:
+            if found is not None:
+                await self.pane.open(found.conversation, found.message)
+
+        self.push_screen(SearchDialog(self.texts, self.store), opened)
+
+    # --- the other keys
+
+    def action_stop(self) -> None:
+        self.pane.action_stop()
+
+    async def action_again(self) -> None:
+        await self.pane.again()
+
+    def action_messages(self) -> None:
+        self.pane.select_message()
+
+    async def action_to_start(self) -> None:
+        await self.pane.transcript.to_start()
+
+    async def action_to_end(self) -> None:
+        await self.pane.transcript.to_end()
+
+    def action_settings(self) -> None:
+        from kosent.tui.settings_dialog import SettingsDialog
+
+        def saved(own: dict[str, Any] | None) -> None:
+            if own is not None:
+                self.pane.configure(own)
+                self.pane.say(self.texts["saved"])
+
+        self.push_screen(SettingsDialog(self.texts, self.pane.settings(), self.backend.defaults()), saved)
+
+    def action_safety(self) -> None:
+        from kosent.tui.dialogs import SafetyDialog
+
+        if not isinstance(self.screen, SafetyDialog):
+            self.push_screen(SafetyDialog(self.texts, self.lang))
+
+    def action_help(self) -> None:
+        from kosent.tui.dialogs import TextDialog
+        from kosent.tui.help import key_table
+
+        table = key_table(self.texts, (ChatApp, Bubble, Sidebar), 1 if self.size.width < 60 else 2)
+        self.push_screen(TextDialog(self.texts, self.texts["help_title"], table))
+
+    def action_export(self) -> None:
+        from kosent.tui.keeping import export
+
+        export(self)
+
+    def action_import(self) -> None:
+        from kosent.tui.keeping import import_file
+
+        import_file(self)
+
+    def action_forget(self) -> None:
+        from kosent.tui.keeping import forget
+
+        forget(self)
+
+    def action_theme(self, name: str) -> None:
+        self.theme = name
+        self.store.prefer("theme", name)
+
+    def action_command_palette(self) -> None:
+        if self.use_command_palette and not CommandPalette.is_open(cast("App[object]", self)):
+            self.push_screen(CommandPalette(placeholder=self.texts["palette_placeholder"], id="--command-palette"))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
+        texts = self.texts
+        for action in ("new", "search", "models", "settings", "again", "messages", "export", "import", "list", "safety", "help"):
+            yield SystemCommand(texts[f"key_{action}"], keys_of(action), partial(self.run_action, action))
+        for theme, name in themes.NAMES.items():
+            yield SystemCommand(texts[name], texts["key_theme"], partial(self.action_theme, theme))
+        yield SystemCommand(texts["key_undo"], texts["conversations"], self._undo)
+        yield SystemCommand(texts["forget_title"], "", self.action_forget)
+        yield SystemCommand(texts["key_quit"], keys_of("quit"), self.action_quit)
 
     async def action_quit(self) -> None:
-        await self._stopped()
+        await self.pane.stopped()
+        self.pane.keep_draft()
         self.exit()
 
-
-class EnglishChatApp(ChatApp):
-    """The same chat with an English interface."""
-
-    BINDINGS: ClassVar[list[BindingType]] = _bindings("en")
-    lang = "en"
+    def on_unmount(self) -> None:
+        if self.deleted:
+            self.store.forget(self.deleted)
 
 
-def chat_app(
-    make_chain: Callable[[], Runnable[dict[str, Any], str]], store: ConversationStore, *, model: str, lang: str = "ko"
-) -> ChatApp:
-    """The chat in the given language, "ko" or "en"."""
-    return (EnglishChatApp if lang == "en" else ChatApp)(make_chain, store, model=model)
+def keys_of(action: str) -> str:
+    """The key of an action of the app as people write it: Ctrl+F."""
+    found = next((one for one in ChatApp.BINDINGS if isinstance(one, Binding) and one.action == action), None)
+    return "+".join(part.capitalize() for part in found.key.split("+")) if found else ""
+
+
+def chat_app(backend: Backend, store: ConversationStore, *, model: str = "", lang: str = "ko") -> ChatApp:
+    """The chat in the given language, "ko" or "en"; `model` as in `kosent.models`, "" for the one of the settings."""
+    return ChatApp(backend, store, model=model, lang=lang)

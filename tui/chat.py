@@ -4,7 +4,8 @@
     kosent chat --model ollama:kosent
     kosent chat --model run             a run directory: its newest GGUF
 
-Enter sends, Shift+Enter or Alt+Enter breaks the line, Esc stops a reply, Ctrl+N begins a new conversation, Ctrl+Q leaves.
+Enter sends, Shift+Enter or Alt+Enter breaks the line, Esc stops a reply, Ctrl+F searches all conversations, Ctrl+B goes to
+their list, Ctrl+Up to the messages, Ctrl+P shows everything there is, F1 the keys, F2 where to get help, Ctrl+Q leaves.
 """
 
 from __future__ import annotations
@@ -31,27 +32,12 @@ def run(args: argparse.Namespace) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("The chat needs a terminal.", hint='kosent ask "오늘 너무 힘들었어"')
     from kosent.conversations import ConversationStore
-    from kosent.models import chat_model_for, resolve_model
     from kosent.tui.app import chat_app
-
-    reference = resolve_model(settings.model, settings.fallback)
-
-    def make_chain():  # type: ignore[no-untyped-def]  # its type would import langchain before the first paint
-        from kosent.chain import build_chain
-        from kosent.llama_cpp_model import LlamaCppChat
-
-        llm = chat_model_for(reference, settings)
-        if isinstance(llm, LlamaCppChat):
-            llm.load()
-        return build_chain(llm, system=settings.system or reference.system_message, settings=settings)
+    from kosent.tui.backend import LocalBackend
 
     store = ConversationStore()
     try:
-        chat_app(make_chain, store, model=_short(str(reference)), lang=settings.lang).run()
+        chat_app(LocalBackend(settings), store, lang=settings.lang).run()
     finally:
         store.close()
     return 0
-
-
-def _short(name: str) -> str:
-    return name if name.startswith("ollama:") else name.rpartition("/")[2]

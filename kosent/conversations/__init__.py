@@ -11,6 +11,7 @@ from kosent.conversations.search import Found
 from kosent.conversations.store import (
     COMPLETE,
     FAILED,
+    LAST,
     STOPPED,
     WRITING,
     Conversation,
@@ -18,4 +19,4 @@ from kosent.conversations.store import (
     StoredMessage,
 )
 
-__all__ = ["COMPLETE", "FAILED", "STOPPED", "WRITING", "Conversation", "ConversationStore", "Found", "StoredMessage"]
+__all__ = ["COMPLETE", "FAILED", "LAST", "STOPPED", "WRITING", "Conversation", "ConversationStore", "Found", "StoredMessage"]

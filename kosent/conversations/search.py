@@ -71,7 +71,10 @@ def search(database: sqlite3.Connection, words: str, limit: int) -> list[Found]:
         (query, limit),
     )
     first = folded(words).split()[0]
-    return [Found(*facts, *_excerpt(content, first)) for *facts, content in rows]
+    return [
+        Found(message, conversation, title, role, written, *_excerpt(content, first))
+        for message, conversation, title, role, written, content in rows
+    ]
 
 
 def _excerpt(content: str, word: str) -> tuple[str, str, str]:

@@ -110,7 +110,10 @@ class ConversationStore:
         rows = self._db.execute(
             f"SELECT id, title, model, started, touched, pinned, settings FROM conversation WHERE {where}", values
         )
-        return [Conversation(*facts, bool(pinned), json.loads(settings)) for *facts, pinned, settings in rows]
+        return [
+            Conversation(number, title, model, started, touched, bool(pinned), json.loads(settings))
+            for number, title, model, started, touched, pinned, settings in rows
+        ]
 
     def rename(self, conversation: int, title: str) -> None:
         self._set(conversation, title=title_of(title))
@@ -190,13 +193,14 @@ class ConversationStore:
                 "UPDATE message SET chosen = 0 WHERE conversation_id = ? AND parent_id IS ? AND chosen", (conversation, parent)
             )
             cursor = self._db.execute(
-                "INSERT INTO message (conversation_id, role, content, status, written, parent_id, facts) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO message (conversation_id, role, content, status, written, parent_id, facts) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (conversation, role, content, status, now, parent, _facts(facts)),
             )
             if status != WRITING:
                 search.remember(self._db, int(cursor.lastrowid or 0), content)
             self._db.execute(
-                "UPDATE conversation SET touched = ?, title = CASE WHEN title = '' AND ? = 'user' THEN ? ELSE title END WHERE id = ?",
+                "UPDATE conversation SET touched = ?, title = iif(title = '' AND ? = 'user', ?, title) WHERE id = ?",
                 (now, role, title_of(content), conversation),
             )
         return int(cursor.lastrowid or 0)
@@ -226,8 +230,8 @@ class ConversationStore:
             (conversation,),
         )
         return [
-            StoredMessage(*row, parent, json.loads(facts), tuple(versions[parent]))  # type: ignore[misc]
-            for *row, parent, facts in rows
+            StoredMessage(number, role, content, status, written, parent, json.loads(facts), tuple(versions[parent]))
+            for number, role, content, status, written, parent, facts in rows
         ]
 
     def choose(self, message: int) -> None:
@@ -238,7 +242,9 @@ class ConversationStore:
                 found = self._db.execute("SELECT conversation_id, parent_id FROM message WHERE id = ?", (above,)).fetchone()
                 if found is None:
                     return
-                self._db.execute("UPDATE message SET chosen = (id = ?) WHERE conversation_id = ? AND parent_id IS ?", (above, *found))
+                self._db.execute(
+                    "UPDATE message SET chosen = (id = ?) WHERE conversation_id = ? AND parent_id IS ?", (above, *found)
+                )
                 above = found[1]
 
     def _tip(self, conversation: int) -> int | None:
@@ -248,6 +254,23 @@ class ConversationStore:
     def search(self, words: str, limit: int = 50) -> list[search.Found]:
         """The newest messages that hold every one of `words`, each of which may be any part of the text."""
         return search.search(self._db, words, limit)
+
+    def import_conversation(self, messages: Iterable[tuple[str, str]], settings: Mapping[str, Any] | None = None) -> int:
+        """Stores a whole conversation of (role, text), or nothing of it, and returns its id. It has no model yet."""
+        now, title, parent = time.time(), "", None
+        with transaction(self._db):
+            conversation = self._db.execute(
+                "INSERT INTO conversation (started, touched, model, settings) VALUES (?, ?, '', ?)", (now, now, _facts(settings))
+            ).lastrowid
+            for role, content in messages:
+                parent = self._db.execute(
+                    "INSERT INTO message (conversation_id, role, content, status, written, parent_id) VALUES (?, ?, ?, ?, ?, ?)",
+                    (conversation, role, content, COMPLETE, now, parent),
+                ).lastrowid
+                search.remember(self._db, int(parent or 0), content)
+                title = title or (title_of(content) if role == "user" else "")
+            self._db.execute("UPDATE conversation SET title = ? WHERE id = ?", (title, conversation))
+        return int(conversation or 0)
 
     # --- the rest
 
@@ -289,4 +312,3 @@ WITH RECURSIVE path (id, depth) AS (
 
 def _facts(facts: Mapping[str, Any] | None) -> str:
     return json.dumps(dict(facts or {}), ensure_ascii=False)
-

@@ -1,0 +1,330 @@
+"""Conversations written to files and read from them: Markdown for people, JSON Lines in the form that `kosent prepare` reads.
+
+Of each conversation the chosen path goes out; other versions stay in the store. What comes in is a conversation of its own,
+stored whole or not at all. Masking finds what `kosent.personal` finds: no names, and nothing written in an unusual way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sqlite3
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TextIO
+
+from kosent.conversations.store import COMPLETE, FAILED, STOPPED, WRITING, Conversation, ConversationStore, StoredMessage
+from kosent.errors import DataError, KosentError, UsageError
+from kosent.files import atomic_path
+from kosent.personal import mask_personal
+from kosent.text import clean, printable
+
+Form = Literal["markdown", "jsonl"]
+ENDINGS: dict[str, str] = {"markdown": ".md", "jsonl": ".jsonl"}
+"""Every form, with the ending of its files."""
+LONGEST_LINE = 10_000_000
+"""Bytes of a line that is read in."""
+LONGEST_NAME = 80
+"""Bytes of the name that is proposed for a file."""
+
+_WORDS = {
+    "ko": {
+        "user": "나", "assistant": "KoSent", "untitled": "새 대화", "date": "날짜", "model": "모델",
+        "sources": "참고한 글", "no_source": "출처가 적혀 있지 않아요",
+        STOPPED: "여기서 멈췄어요.", FAILED: "답을 끝까지 받지 못했어요.",
+        "cut_off": "프로그램이 꺼져서 여기까지만 남았어요.", "length": "길어서 여기까지만 썼어요.",
+    },
+    "en": {
+        "user": "You", "assistant": "KoSent", "untitled": "New conversation", "date": "Date", "model": "Model",
+        "sources": "Sources", "no_source": "no source given",
+        STOPPED: "Stopped here.", FAILED: "The reply could not be finished.",
+        "cut_off": "The program ended here; this is what was saved.", "length": "Cut here because it is long.",
+    },
+}  # fmt: skip
+_ROLES = {
+    "system": "system", "developer": "system", "user": "user", "human": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+}  # fmt: skip
+_INSIDE_NUMBERS = re.compile("[\u00ad\u200b\u200c\u2060\ufeff]")
+_CUT_NUMBER = re.compile(r"[\d\s()+.~-]*[A-Za-z0-9._%+@-]*…$")
+
+
+# --- out
+
+
+def to_markdown(conversation: Conversation, messages: Sequence[StoredMessage], *, lang: str = "ko", masked: bool = False) -> str:
+    """The conversation to read. What was said stands in quotations, so that its own headings, rules and unfinished code blocks
+    end where it ends."""
+    words = _WORDS[lang]
+    title = _title(conversation.title, masked) or words["untitled"]
+    about = [f"- {words['date']}: {time.strftime('%Y-%m-%d %H:%M', time.localtime(conversation.started))}"]
+    if conversation.model:
+        about.append(f"- {words['model']}: {_line(conversation.model)}")
+    blocks = [f"# {title}", "\n".join(about)]
+    for message in messages:
+        blocks.append(f"## {words[message.role]}")
+        if text := _said(message.content, masked).strip("\n"):
+            blocks.append("\n".join(f"> {line}" if line else ">" for line in text.split("\n")))
+        if note := _note(message):
+            blocks.append(f"*{words[note]}*")
+        if sources := _sources(message, words["no_source"], masked):
+            blocks += [f"{words['sources']}:", sources]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _note(message: StoredMessage) -> str:
+    """What is to be said about a reply that did not end by itself, as a key of `_WORDS`."""
+    if message.status == WRITING or message.facts.get("cut_off"):
+        return "cut_off"
+    if message.status in (STOPPED, FAILED):
+        return message.status
+    return "length" if message.facts.get("finish_reason") == "length" else ""
+
+
+def _sources(message: StoredMessage, no_source: str, masked: bool) -> str:
+    rows = []
+    for place, one in enumerate(message.facts.get("citations") or (), start=1):
+        source, text = (_line(_said(str(one.get(key) or ""), masked)) for key in ("source", "text"))
+        rows.append(f"{one.get('number', place)}. {source or no_source}: {text}")
+    return "\n".join(rows)
+
+
+def to_jsonl_line(messages: Sequence[StoredMessage], *, masked: bool = False, system: str = "") -> str:
+    """`{"messages": [...]}` of the questions with a reply, user and assistant in turn; "" when there is none.
+
+    A question whose reply failed, is empty or is still being written is left out with it. A reply that was stopped stays.
+    """
+    rows: list[dict[str, str]] = []
+    question = ""
+    for message in messages:
+        text = _said(message.content, masked)
+        if message.role == "user":
+            question = text
+            continue
+        if question.strip() and text.strip() and message.status in (COMPLETE, STOPPED):
+            rows += [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
+        question = ""
+    if not rows:
+        return ""
+    if system.strip():
+        rows.insert(0, {"role": "system", "content": _said(system, masked)})
+    return json.dumps({"messages": rows}, ensure_ascii=False)
+
+
+def export_conversations(
+    store: ConversationStore, ids: Iterable[int], target: Path, *, form: Form, masked: bool = False, lang: str = "ko"
+) -> int:
+    """Writes the conversations into the new file `target`, which only its owner can read, and returns how many there are.
+
+    Those that are deleted or hold nothing that the form can say are passed over. Raises `UsageError` when `target` is there
+    already or nothing is left to write, `KosentError` when it cannot be written; no part of a file stays then.
+    """
+    if form not in ENDINGS:
+        raise UsageError(f"There is no form {form!r}.", hint=" or ".join(ENDINGS))
+    written = 0
+    try:
+        with _new_file(target) as file:
+            for one in ids:
+                if text := _exported(store, one, form, masked, lang):
+                    file.write("\n" + text if written and form == "markdown" else text)
+                    written += 1
+            if not written:
+                what = "a question with a reply" if form == "jsonl" else "a message"
+                raise UsageError(f"None of these conversations holds {what}, so nothing was written.", hint="kosent chat")
+    except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(target):
+            raise UsageError(f"{target} is there already and stays as it is.", hint=str(_free(target, ENDINGS[form]))) from None
+        folder = shlex.quote(str(target.parent))
+        raise KosentError(
+            f"{target} cannot be written: {error.strerror or error}.", hint=f"df -h {folder}; ls -ld {folder}"
+        ) from error
+    return written
+
+
+def _exported(store: ConversationStore, one: int, form: Form, masked: bool, lang: str) -> str:
+    conversation = store.conversation(one)
+    messages = store.messages(one) if conversation else []
+    if conversation is None or not messages:
+        return ""
+    if form == "markdown":
+        return to_markdown(conversation, messages, lang=lang, masked=masked)
+    line = to_jsonl_line(messages, masked=masked, system=str(conversation.settings.get("system") or ""))
+    return f"{line}\n" if line else ""
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[TextIO]:
+    """Gives a file that stands under its name, whole, when the block ends well. Raises `FileExistsError` for a name in use."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # holds the name, so that nobody's file is replaced
+    try:
+        with atomic_path(target) as temporary, open(temporary, "x", encoding="utf-8", newline="\n", opener=_private) as file:
+            yield file
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _free(target: Path, ending: str) -> Path:
+    """A name beside `target`, or inside it where it is a folder, that is not in use."""
+    base = target / f"kosent{ending}" if target.is_dir() else target
+    names = (base.with_name(f"{base.stem}{f'-{number}' if number > 1 else ''}{base.suffix}") for number in count(1))
+    return next(path for path in names if not os.path.lexists(path))
+
+
+def export_name(title: str, form: Form, now: datetime) -> str:
+    """A name for the file of one conversation, or with an empty title of several, that Linux and Windows both take.
+
+    Only letters, digits and their marks are kept of the title. The date stands before it: no name begins with a dot or a
+    dash, and none is a device of Windows (CON, NUL).
+    """
+    kept = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in clean(title))
+    head, ending = f"kosent-{now:%Y-%m-%d-%H%M}", ENDINGS[form]
+    name = "-".join((head, *kept.split())).encode()[: LONGEST_NAME - len(ending)].decode(errors="ignore")
+    return name.rstrip("-") + ending
+
+
+def _said(text: str, masked: bool) -> str:
+    """As it was said, without what would move the cursor of a terminal. The patterns for personal data need composed Hangul and
+    numbers with nothing invisible inside."""
+    text = printable(text)
+    return mask_personal(_INSIDE_NUMBERS.sub("", unicodedata.normalize("NFC", text))) if masked else text
+
+
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())
+
+
+def _title(title: str, masked: bool) -> str:
+    title = _line(_said(title, masked))
+    return _CUT_NUMBER.sub("…", title) if masked and title.endswith("…") else title  # half of a number no pattern would find
+
+
+# --- in
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many conversations and messages came in, and the number of each line that did not, with the reason."""
+
+    conversations: int = 0
+    messages: int = 0
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+
+
+class _BadLine(Exception):
+    """`str()` says why."""
+
+
+def import_conversations(store: ConversationStore, source: Path) -> Imported:
+    """Stores each line of a JSON Lines file as a conversation: OpenAI's `messages` or ShareGPT's `conversations`.
+
+    System messages become the persona of the conversation. Raises `UsageError` for a file that is not there, `DataError` for
+    one in another encoding than UTF-8 (before anything is stored), `KosentError` when the store cannot be written.
+    """
+    _check_encoding(source)
+    conversations = messages = 0
+    rejected: list[tuple[int, str]] = []
+    with source.open("rb") as file:
+        for number, line in _lines(file):
+            try:
+                system, said = _conversation(line)
+            except _BadLine as error:
+                rejected.append((number, str(error)))
+                continue
+            try:
+                store.import_conversation(said, {"system": system} if system else {})
+            except sqlite3.Error as error:
+                store.distrust()
+                raise KosentError(
+                    f"Line {number} of {source} could not be stored: {error}. The {conversations} conversations before it were.",
+                    hint=f"df -h {shlex.quote(str(store.path.parent))}",
+                ) from error
+            conversations += 1
+            messages += len(said)
+    return Imported(conversations, messages, rejected)
+
+
+def _check_encoding(source: Path) -> None:
+    name = shlex.quote(str(source))
+    if not source.is_file():  # reading a pipe twice would wait for ever
+        raise UsageError(f"{source} is no file.", hint=f"ls -l {shlex.quote(str(source.parent))}")
+    try:
+        with source.open(encoding="utf-8") as file:
+            while file.read(1 << 20):
+                pass
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{source} is not written in UTF-8, or is damaged. Nothing was imported.",
+            hint=f"iconv -f cp949 -t utf-8 {name} > utf-8.jsonl     (or -f utf-16)",
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror or error}.", hint=f"ls -l {name}") from error
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank with their numbers; of one that is too long, enough to see that it is."""
+    for number in count(1):
+        line = file.readline(LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            while (more := file.readline(LONGEST_LINE)) and not more.endswith(b"\n"):
+                pass
+        if line.strip(b"\xef\xbb\xbf \t\r\n"):
+            yield number, line
+
+
+def _conversation(line: bytes) -> tuple[str, list[tuple[str, str]]]:
+    """Persona, and role and text of each message. Raises `_BadLine`."""
+    if len(line.rstrip(b"\r\n")) > LONGEST_LINE:
+        raise _BadLine(f"longer than {LONGEST_LINE:,} bytes")
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _BadLine(f"not JSON: {error}") from None
+    entries = row.get("messages", row.get("conversations")) if isinstance(row, dict) else None
+    if not isinstance(entries, list):
+        raise _BadLine("no list named messages, or conversations as in ShareGPT")
+    found = [_message(number, entry) for number, entry in enumerate(entries, start=1)]
+    if row.get("system"):
+        found.insert(0, ("system", _text("system", row["system"])))
+    said = [(role, text) for role, text in found if role != "system"]
+    if not said:
+        raise _BadLine("nobody says anything")
+    return "\n\n".join(text for role, text in found if role == "system" and text.strip()), said
+
+
+def _message(number: int, entry: Any) -> tuple[str, str]:
+    if not isinstance(entry, dict):
+        raise _BadLine(f"message {number} is no object")
+    named = entry.get("role", entry.get("from"))
+    role = _ROLES.get(named.lower()) if isinstance(named, str) else None
+    if role is None:
+        raise _BadLine(f"message {number} is of {str(named)[:40]!r}; known: {', '.join(_ROLES)}")
+    text = _text(f"message {number}", entry.get("content", entry.get("value")))
+    if not text.strip() and role != "system":
+        raise _BadLine(f"message {number} is empty")
+    return role, text
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _BadLine(f"{name} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _BadLine(f"{name} holds half of a character (a lone surrogate)") from None
+    return unicodedata.normalize("NFC", _said(value, masked=False))

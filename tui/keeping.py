@@ -1,0 +1,88 @@
+"""Conversations going out of the chat and coming in: export, import, and forgetting everything."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kosent.conversations.exchange import Form, export_conversations, export_name, import_conversations
+from kosent.errors import KosentError
+from kosent.tui.dialogs import ConfirmDialog, LineDialog
+from kosent.tui.export_dialog import ExportDialog, Wanted
+from kosent.tui.texts import one_line, reason_of
+
+if TYPE_CHECKING:
+    from kosent.tui.app import ChatApp
+
+
+def export(app: ChatApp) -> None:
+    """Asks what and where, and writes it."""
+    current = app.pane.conversation
+
+    def name_for(form: Form, everything: bool) -> str:
+        one = None if everything or current is None else app.store.conversation(current)
+        return str(Path.cwd() / export_name(one.title if one else "", form, datetime.now()))
+
+    def write(wanted: Wanted) -> str:
+        target = Path(wanted.path).expanduser()
+        ids = (
+            [one.id for one in app.store.conversations()] if wanted.everything else [one for one in [current] if one is not None]
+        )
+        number = export_conversations(app.store, ids, target, form=wanted.form, masked=wanted.masked, lang=app.lang)
+        return app.texts["exported"].format(number=number, path=target)
+
+    def chosen(wanted: Wanted | None) -> None:
+        if wanted is not None:
+            told(app, lambda: write(wanted))
+
+    app.push_screen(ExportDialog(app.texts, name_for), chosen)
+
+
+def import_file(app: ChatApp) -> None:
+    """Asks for a file and takes its conversations in."""
+
+    def read(path: Path) -> str:
+        done = import_conversations(app.store, path)
+        said = app.texts["imported"].format(number=done.conversations)
+        if done.rejected:
+            line, reason = done.rejected[0]
+            said += "  " + app.texts["rejected"].format(number=len(done.rejected), line=line, reason=reason)
+        return said
+
+    def chosen(path: str | None) -> None:
+        if path:
+            told(app, lambda: read(Path(path).expanduser()))
+            app.list_conversations()
+
+    app.push_screen(LineDialog(app.texts, app.texts["import_title"], label=app.texts["import_path"]), chosen)
+
+
+def forget(app: ChatApp) -> None:
+    """Asks once and removes every conversation, what is written and not yet sent too."""
+
+    def remove() -> str:
+        app.deleted.clear()
+        app.store.forget_everything()
+        return app.texts["forgotten"]
+
+    async def confirmed(yes: bool | None) -> None:
+        if yes:
+            await app.pane.open(None)
+            app.pane.composer.text = ""
+            app.pane.keep_draft()
+            told(app, remove)
+            app.list_conversations()
+
+    question = app.texts["forget_ask"].format(number=len(app.store.conversations()), path=app.store.path)
+    app.push_screen(ConfirmDialog(app.texts, app.texts["forget_title"], question, yes="delete_all"), confirmed)
+
+
+def told(app: ChatApp, act: Callable[[], str]) -> None:
+    """Does it and says how it went."""
+    try:
+        app.pane.say(one_line(act()))
+    except (KosentError, OSError, sqlite3.Error) as error:
+        app.pane.say(reason_of(app.texts, error), severity="error")

@@ -1,0 +1,398 @@
+"""One conversation on the screen: its messages, the line of facts, and the composer.
+
+What is written is on disk before the model is asked, and the reply while it streams. The model is asked in a worker, so typing is
+never blocked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sqlite3
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Static
+from textual.worker import Worker, WorkerCancelled
+
+from kosent import safety
+from kosent.conversations import LAST, WRITING, ConversationStore, StoredMessage
+from kosent.errors import KosentError
+from kosent.tui.bubble import Bubble
+from kosent.tui.composer import Composer
+from kosent.tui.models import Models
+from kosent.tui.reply_writer import ReplyWriter
+from kosent.tui.texts import Texts, one_line, reason_of
+from kosent.tui.transcript import Transcript
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+DRAFT = "draft"
+"""The preference that keeps what is written but not sent."""
+SECONDS_BETWEEN_DRAFTS = 0.5
+_FENCED = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+
+
+class Pane(Vertical):
+    DEFAULT_CSS = """
+    Pane .notice { color: $text-muted; padding: 0 2; height: auto; }
+    Pane #editing { color: $accent; padding: 0 2; height: auto; display: none; }
+    Pane #facts { color: $text-muted; padding: 0 2; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+
+    @dataclass
+    class Changed(Message):
+        """The list of conversations, or which one is open, is another."""
+
+    def __init__(self, store: ConversationStore, models: Models, texts: Texts, lang: str) -> None:
+        super().__init__(id="pane")
+        self.store, self.models, self.texts, self.lang = store, models, texts, lang
+        self.conversation: int | None = store.latest()
+        self.unsaved: dict[str, Any] = {}
+        """Settings of a conversation that has not begun."""
+        self.reply: Worker[None] | None = None
+        self.writer: ReplyWriter | None = None
+        self.edited: StoredMessage | None = None
+        self._draft = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", classes="notice", id="long", markup=False)
+        yield Static(safety.SHORT[self.lang], classes="notice", id="short", markup=False)
+        yield Transcript(self._bubble, self.texts["welcome"])
+        yield Static(self.texts["editing"], id="editing", markup=False)
+        yield Static(id="facts", markup=False)
+        yield Composer(placeholder=self.texts["placeholder"], show_line_numbers=False, soft_wrap=True)
+
+    async def on_mount(self) -> None:
+        self._draft = self.composer.text = self.store.preference(DRAFT)
+        self.composer.move_cursor(self.composer.document.end)
+        self.composer.focus()
+        await self.transcript.show(self._stored())
+        self.set_interval(SECONDS_BETWEEN_DRAFTS, self.keep_draft)
+        self.set_interval(1.0, self.describe)
+        self.describe()
+
+    @property
+    def composer(self) -> Composer:
+        return self.query_one(Composer)
+
+    @property
+    def transcript(self) -> Transcript:
+        return self.query_one(Transcript)
+
+    @property
+    def busy(self) -> bool:
+        return self.reply is not None and not self.reply.is_finished
+
+    def _stored(self) -> list[StoredMessage]:
+        return self.store.messages(self.conversation) if self.conversation is not None else []
+
+    def _bubble(self, message: StoredMessage) -> Bubble:
+        live = self.busy and self.writer is not None and self.writer.message == message.id
+        return Bubble(message, self.texts, self.lang, live=live)
+
+    def say(self, text: str, *, severity: Any = "information") -> None:
+        self.notify(text, severity=severity, markup=False, timeout=8)
+
+    # --- the line of facts
+
+    def describe(self) -> None:
+        """What is known now: what is being waited for, or how the last reply went."""
+        self.query_one("#facts", Static).update(one_line(self._facts()))
+
+    def _facts(self) -> str:
+        if self.busy and self.writer is not None:
+            if self.models.loading:
+                return self.texts["loading"].format(seconds=int(self.models.loading_seconds))
+            waited = int(self.writer.waited)
+            return self.texts["waiting"].format(seconds=waited) if waited else self.texts["writing"]
+        if self.models.loading:
+            return self.texts["loading"].format(seconds=int(self.models.loading_seconds))
+        if self.models.problem is not None:
+            return self.texts["load_failed"].format(reason=reason_of(self.texts, self.models.problem))
+        if self.models.loaded is None:
+            return ""
+        last = next(
+            (one for one in reversed(self.transcript.messages) if one.role == "assistant" and one.facts.get("tokens")), None
+        )
+        if last is None:
+            return f"{short(self.models.loaded.name)} · {self.texts['ready']}"
+        return " · ".join(self._figures(last))
+
+    def _figures(self, last: StoredMessage) -> list[str]:
+        facts, texts = last.facts, self.texts
+        seconds = float(facts.get("seconds", 0)) - float(facts.get("first_token", 0))
+        speed = (int(facts["tokens"]) - 1) / seconds if seconds > 0.05 else 0.0
+        assert self.models.loaded is not None
+        figures = [
+            short(str(facts.get("model") or self.models.loaded.name)),
+            texts["facts_tokens"].format(tokens=facts["tokens"]),
+        ]
+        if speed > 0:
+            figures.append(texts["facts_speed"].format(speed=speed))
+        if "first_token" in facts:
+            figures.append(texts["facts_first"].format(seconds=facts["first_token"]))
+        if "prompt_tokens" in facts and self.models.loaded.context:
+            used = int(facts["prompt_tokens"]) + int(facts["tokens"])
+            figures.append(texts["facts_context"].format(used=used, all=self.models.loaded.context))
+        return figures
+
+    # --- which conversation
+
+    async def open(self, conversation: int | None, at: int | None = None) -> None:
+        """Shows a conversation, or with None a new one; a reply that streams is stopped and kept."""
+        await self.stopped()
+        self._leave_editing()
+        self.conversation, self.unsaved = conversation, {}
+        if at is not None:
+            self.store.choose(at)
+        await self.transcript.show(self._stored(), at)
+        if at is None:
+            self.composer.focus()
+        self.describe()
+        self.post_message(self.Changed())
+
+    def settings(self) -> dict[str, Any]:
+        """Persona and parameters that this conversation has of its own."""
+        stored = self.store.conversation(self.conversation) if self.conversation is not None else None
+        return dict(stored.settings) if stored else dict(self.unsaved)
+
+    def configure(self, own: dict[str, Any]) -> None:
+        self.unsaved = own
+        if self.conversation is not None:
+            name = self.models.loaded.name if self.models.loaded else self.models.wanted
+            self.store.configure(self.conversation, model=name, settings=own)
+
+    # --- saying something
+
+    @on(Composer.Sent)
+    async def sent(self, sent: Composer.Sent) -> None:
+        if self.busy:
+            self.say(self.texts["busy"], severity="warning")
+            return
+        if self.models.loaded is None and not self.models.loading and self.models.nothing_there:
+            self.say(reason_of(self.texts, self.models.problem or KosentError("")), severity="warning")
+            return
+        try:
+            message = self._keep_sent(sent.text)
+        except (sqlite3.Error, KosentError) as error:  # the text stays where it was written
+            self._not_stored(error)
+            return
+        self.composer.text = ""
+        self.keep_draft()
+        if self.edited is not None:
+            self._leave_editing()
+            await self.transcript.show(self._stored())
+        else:
+            await self.transcript.add(self._one(message))
+        await self._answer(message)
+
+    def _keep_sent(self, text: str) -> int:
+        if self.conversation is None:
+            name = self.models.loaded.name if self.models.loaded else self.models.wanted
+            self.conversation = self.store.new(name, self.unsaved)
+        return self.store.add(self.conversation, "user", text, parent=LAST if self.edited is None else self.edited.parent)
+
+    def _one(self, message: int) -> StoredMessage:
+        return next(one for one in reversed(self._stored()) if one.id == message)
+
+    def _not_stored(self, error: BaseException) -> None:
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            self.store.distrust()
+        reason = reason_of(self.texts, error) if isinstance(error, KosentError) else one_line(error)
+        self.say(self.texts["not_stored"].format(reason=reason), severity="error")
+
+    async def _answer(self, question: int, continued: StoredMessage | None = None) -> None:
+        """Asks for a reply to the user's message `question`, or for the rest of one."""
+        assert self.conversation is not None
+        try:
+            if continued is None:
+                row = self.store.add(self.conversation, "assistant", "", WRITING, parent=question)
+                self.writer = ReplyWriter(self.store, row)
+            else:
+                row = continued.id
+                self.writer = ReplyWriter(self.store, row, begun=continued.content, facts=dict(continued.facts))
+        except (sqlite3.Error, KosentError) as error:
+            self._not_stored(error)
+            return
+        path = self._stored()
+        self.reply = self._write(self.writer, path)
+        if continued is None:
+            await self.transcript.add(replace(path[-1]))
+        self.post_message(self.Changed())
+
+    @work(exclusive=True, group="reply")
+    async def _write(self, writer: ReplyWriter, path: list[StoredMessage]) -> None:
+        place = next(number for number, one in enumerate(path) if one.id == writer.message)
+        shown = replace(path[place], content=writer.text, status=WRITING)
+
+        async def show(live: bool = True) -> None:
+            problem = reason_of(self.texts, writer.problem) if writer.problem else ""
+            status = WRITING if live else writer.status
+            now = replace(shown, content=writer.text, facts=dict(writer.facts), status=status)
+            self.transcript.keep(now)
+            bubble = self.transcript.bubble(now.id)
+            if bubble is not None:
+                await bubble.become(now, live=live, problem=problem)
+            self.describe()
+
+        try:
+            chain = await self.models.chain(self.settings())
+            await writer.write(chain, path[place - 1].content, history_of(path[: place - 1]), show)
+        except Exception as error:  # the model could not be loaded
+            writer.fail(error)
+        finally:
+            writer.end()
+            if self.is_running:
+                await show(live=False)
+                self.call_later(self._after_reply)
+
+    def _after_reply(self) -> None:
+        self.describe()
+        self.post_message(self.Changed())
+
+    # --- stopping
+
+    def action_stop(self) -> None:
+        if self.edited is not None:
+            self._leave_editing()
+            self.composer.text = ""
+        elif self.busy and self.reply is not None:
+            self.reply.cancel()
+        self.composer.focus()
+
+    async def stopped(self) -> None:
+        """Stops a reply that streams and waits until it is stored."""
+        if self.busy and self.reply is not None:
+            self.reply.cancel()
+            try:
+                await self.reply.wait()
+            except WorkerCancelled:
+                return
+
+    # --- what can be done with a message
+
+    @on(Bubble.Asked)
+    async def asked(self, asked: Bubble.Asked) -> None:
+        message, verb = asked.of.message, asked.verb
+        if verb == "copy":
+            self.copy(message.content)
+        elif verb == "code":
+            self.copy("\n\n".join(_FENCED.findall(message.content)))
+        elif verb == "sources":
+            from kosent.tui.dialogs import PassageDialog
+
+            self.app.push_screen(PassageDialog(list(message.facts.get("citations") or []), self.texts))
+        elif self.busy:
+            self.say(self.texts["busy"], severity="warning")
+        elif verb == "edit":
+            self._edit(message)
+        elif verb == "again" and message.parent is not None:
+            await self._again(message)
+        elif verb == "continue" and message.parent is not None:
+            await self._answer(message.parent, message)
+        elif verb in ("previous", "next"):
+            await self._step(message, -1 if verb == "previous" else 1)
+
+    async def again(self) -> None:
+        """Another reply to the last message."""
+        last = self.transcript.messages[-1] if self.transcript.messages else None
+        if last is None or self.busy:
+            self.say(self.texts["busy" if self.busy else "nothing_to_do"])
+        elif last.role == "user":
+            await self._answer(last.id)
+        else:
+            await self._again(last)
+
+    async def _again(self, message: StoredMessage) -> None:
+        assert message.parent is not None and self.conversation is not None
+        path = self._stored()
+        place = next((number for number, one in enumerate(path) if one.id == message.id), len(path))
+        await self.transcript.show(path[:place])
+        await self._answer(message.parent)
+        self.composer.focus()
+
+    async def _step(self, message: StoredMessage, step: int) -> None:
+        place = message.versions.index(message.id) + step
+        if 0 <= place < len(message.versions):
+            self.store.choose(message.versions[place])
+            await self.transcript.show(self._stored(), message.versions[place])
+            self.describe()
+
+    def _edit(self, message: StoredMessage) -> None:
+        self.edited = message
+        self.composer.text = message.content
+        self.composer.move_cursor(self.composer.document.end)
+        self.query_one("#editing").display = True
+        self.composer.focus()
+
+    def _leave_editing(self) -> None:
+        self.edited = None
+        self.query_one("#editing").display = False
+
+    @work(thread=True, group="copy")
+    def copy(self, text: str) -> None:
+        from kosent.tui.clipboard import copy
+
+        def ask_terminal(text: str) -> None:
+            self.app.call_from_thread(self.app.copy_to_clipboard, text)
+
+        try:
+            said, severity = self.texts[copy(text, ask_terminal)], "information"
+        except OSError as error:
+            said, severity = self.texts["copy_failed"].format(reason=one_line(error)), "error"
+        self.app.call_from_thread(self.say, said, severity=severity)
+
+    # --- moving and keeping
+
+    @on(Bubble.Left)
+    def left(self, left: Bubble.Left) -> None:
+        bubbles = self.transcript.bubbles()
+        place = bubbles.index(left.of) + left.step
+        if 0 <= place < len(bubbles):
+            bubbles[place].focus()
+        elif left.step > 0:
+            self.composer.focus()
+
+    def select_message(self) -> None:
+        bubbles = self.transcript.bubbles()
+        if bubbles:
+            bubbles[-1].focus()
+
+    @on(Composer.Scrolled)
+    def scrolled(self, event: Composer.Scrolled) -> None:
+        if event.pages < 0:
+            self.transcript.scroll_page_up(animate=False)
+        else:
+            self.transcript.scroll_page_down(animate=False)
+
+    def keep_draft(self) -> None:
+        """Keeps what is written and not yet sent, so that not even that is lost."""
+        text = self.composer.text
+        if text != self._draft and self.edited is None:
+            self._draft = text
+            try:
+                self.store.prefer(DRAFT, text)
+            except sqlite3.Error:
+                self._draft = ""  # tried again at the next moment
+
+
+def history_of(path: list[StoredMessage]) -> list[BaseMessage]:
+    """Earlier turns in which a reply followed; what was never answered is left out, so that roles alternate."""
+    from langchain_core.messages import AIMessage, HumanMessage
+
+    history: list[BaseMessage] = []
+    for asked, answered in itertools.pairwise(path):
+        if asked.role == "user" and answered.role == "assistant" and answered.content.strip():
+            history += [HumanMessage(asked.content), AIMessage(answered.content)]
+    return history
+
+
+def short(name: str) -> str:
+    """A model's name as it fits on a line."""
+    return name if name.startswith(("ollama:", "openai:")) else name.rpartition("/")[2]
