@@ -22,6 +22,7 @@ import pytest
 
 from helpers import ROOT, finetune_arguments, ollama_program
 from kosent.cli import main
+from kosent.conversations import ConversationStore
 from kosent.files import read_json, write_json
 from kosent.starter import GGUF_TOKENIZER, build_base, corpus_path
 
@@ -40,6 +41,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KOSENT_HOME", str(folder))
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # nothing listens there
     return folder
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[ConversationStore]:
+    opened = ConversationStore()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

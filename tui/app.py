@@ -33,12 +33,14 @@ from kosent.tui.texts import TEXTS, one_line
 
 SECONDS_BETWEEN_LOOKS = 2.0
 """How often it is looked whether another window has written."""
+NARROW, WIDE = 60, 100
+"""Columns: below the first the list covers the conversation, from the second on it stands beside it all the time."""
 
 
 class ChatScreen(Localized[None]):
     """The screen below all windows."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-medium"), (WIDE, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]  # noqa: RUF012
 
 
@@ -96,7 +98,7 @@ class ChatApp(App[None]):
         yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
-        self.sidebar.display = self.size.width >= 100
+        self.sidebar.display = self.size.width >= WIDE
         self.list_conversations()
         self.set_interval(SECONDS_BETWEEN_LOOKS, self._look)
         if self.store.damage is not None:
@@ -133,7 +135,8 @@ class ChatApp(App[None]):
 
         found = await in_thread(self.backend.available)
         pane = self.pane
-        if self.models.nothing_there and not pane.query(Welcome):
+        await pane.query(Welcome).remove()
+        if self.models.nothing_there:
             await pane.mount(Welcome(self.texts, found), before="#facts")
 
     async def on_welcome_wanted(self, wanted: Any) -> None:
@@ -164,9 +167,9 @@ class ChatApp(App[None]):
 
     # --- conversations
 
-    def list_conversations(self) -> None:
+    def list_conversations(self, highlight: int | None = None) -> None:
         try:
-            self.sidebar.show(self.store.conversations(), self.pane.conversation)
+            self.sidebar.show(self.store.conversations(), self.pane.conversation, highlight)
         except sqlite3.Error as error:
             self.pane.say(one_line(error), severity="error")
 
@@ -190,8 +193,7 @@ class ChatApp(App[None]):
         elif conversation is None:
             self.list_conversations()
         elif asked.verb == "open":
-            if self.sidebar.has_class("-over"):
-                self.action_list()
+            self.sidebar.display = self.size.width >= NARROW
             await self.pane.open(conversation.id)
         elif asked.verb == "rename":
             from kosent.tui.dialogs import LineDialog
@@ -223,20 +225,19 @@ class ChatApp(App[None]):
             return
         conversation = self.deleted.pop()
         self.store.restore(conversation)
-        self.list_conversations()
+        self.list_conversations(conversation)
         restored = self.store.conversation(conversation)
         self.pane.say(self.texts["restored"].format(title=one_line(restored.title if restored else "")))
 
     def action_list(self) -> None:
-        """Shows the list and goes to it; hides it when one is there already."""
+        """Goes to the list, which comes where there is no room for it all the time; goes back, and it leaves."""
         sidebar = self.sidebar
-        if sidebar.display and (sidebar.entries.has_focus or sidebar.has_class("-over")):
-            sidebar.display = self.size.width >= 100 and not sidebar.display
+        if sidebar.display and sidebar.entries.has_focus:
+            sidebar.display = self.size.width >= WIDE
             self.pane.composer.focus()
         else:
             sidebar.display = True
             sidebar.entries.focus()
-        sidebar.set_class(sidebar.display and self.size.width < 60, "-over")
 
     def action_search(self) -> None:
         from kosent.tui.search_dialog import SearchDialog
@@ -284,7 +285,7 @@ class ChatApp(App[None]):
         from kosent.tui.dialogs import TextDialog
         from kosent.tui.help import key_table
 
-        table = key_table(self.texts, (ChatApp, Bubble, Sidebar), 1 if self.size.width < 60 else 2)
+        table = key_table(self.texts, (ChatApp, Bubble, Sidebar), 1 if self.size.width < NARROW else 2)
         self.push_screen(TextDialog(self.texts, self.texts["help_title"], table))
 
     def action_export(self) -> None:

@@ -51,8 +51,7 @@ class Composer(TextArea):
             await super()._on_key(event)
 
     async def _on_paste(self, event: events.Paste) -> None:
-        event.text = composed(event.text)
-        await super()._on_paste(event)
+        event.text = composed(event.text)  # TextArea's own handler comes after this one
 
     def _scroll(self, pages: int) -> None:
         self.post_message(self.Scrolled(pages))

@@ -30,10 +30,7 @@ class Models:
         self._loading: asyncio.Task[None] | None = None
         self._since = 0.0
         self._ever = False
-
-    @property
-    def loading(self) -> bool:
-        return self._loading is not None and not self._loading.done()
+        self.loading = False
 
     @property
     def loading_seconds(self) -> float:
@@ -47,7 +44,7 @@ class Models:
     def load(self, name: str) -> None:
         """Begins to load; a loading that is under way ends first."""
         before = self._loading
-        self.wanted, self._since = name, time.monotonic()
+        self.wanted, self._since, self.loading = name, time.monotonic(), True
         self._loading = asyncio.create_task(self._load(name, before))
         self.changed()
 
@@ -60,6 +57,7 @@ class Models:
             self._ever = True
         except Exception as error:  # whatever a backend raises must not end the chat
             self.problem = error
+        self.loading = self._loading is not asyncio.current_task()  # another may be waiting for this one
         self.changed()
 
     async def chain(self, own: Mapping[str, Any]) -> Runnable[Any, Reply]:

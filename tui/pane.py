@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 DRAFT = "draft"
 """The preference that keeps what is written but not sent."""
 SECONDS_BETWEEN_DRAFTS = 0.5
+SHORTEST = 0.05
+"""Seconds of writing below which no speed is given."""
 _FENCED = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
@@ -118,7 +120,7 @@ class Pane(Vertical):
         if self.models.loaded is None:
             return ""
         last = next(
-            (one for one in reversed(self.transcript.messages) if one.role == "assistant" and one.facts.get("tokens")), None
+            (one for one in reversed(self.transcript.messages) if one.role == "assistant" and one.facts.get("seconds")), None
         )
         if last is None:
             return f"{short(self.models.loaded.name)} · {self.texts['ready']}"
@@ -126,19 +128,15 @@ class Pane(Vertical):
 
     def _figures(self, last: StoredMessage) -> list[str]:
         facts, texts = last.facts, self.texts
-        seconds = float(facts.get("seconds", 0)) - float(facts.get("first_token", 0))
-        speed = (int(facts["tokens"]) - 1) / seconds if seconds > 0.05 else 0.0
         assert self.models.loaded is not None
-        figures = [
-            short(str(facts.get("model") or self.models.loaded.name)),
-            texts["facts_tokens"].format(tokens=facts["tokens"]),
-        ]
-        if speed > 0:
-            figures.append(texts["facts_speed"].format(speed=speed))
-        if "first_token" in facts:
-            figures.append(texts["facts_first"].format(seconds=facts["first_token"]))
-        if "prompt_tokens" in facts and self.models.loaded.context:
-            used = int(facts["prompt_tokens"]) + int(facts["tokens"])
+        figures = [short(str(facts.get("model") or self.models.loaded.name))]
+        if tokens := int(facts.get("tokens", 0)):
+            figures.append(texts["facts_tokens"].format(tokens=tokens))
+            if (seconds := facts["seconds"] - facts["first_token"]) > SHORTEST and tokens > 1:
+                figures.append(texts["facts_speed"].format(speed=(tokens - 1) / seconds))
+        figures.append(texts["facts_first"].format(seconds=facts["first_token"]))
+        if tokens and self.models.loaded.context:
+            used = int(facts["prompt_tokens"]) + tokens
             figures.append(texts["facts_context"].format(used=used, all=self.models.loaded.context))
         return figures
 
@@ -174,9 +172,6 @@ class Pane(Vertical):
     async def sent(self, sent: Composer.Sent) -> None:
         if self.busy:
             self.say(self.texts["busy"], severity="warning")
-            return
-        if self.models.loaded is None and not self.models.loading and self.models.nothing_there:
-            self.say(reason_of(self.texts, self.models.problem or KosentError("")), severity="warning")
             return
         try:
             message = self._keep_sent(sent.text)

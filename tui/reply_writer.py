@@ -33,7 +33,6 @@ class ReplyWriter:
         self.facts: dict[str, Any] = {key: value for key, value in (facts or {}).items() if key in ("card", "citations")}
         self.problem: BaseException | None = None
         self.status = WRITING
-        self._pieces = 0
         self._started = self._first = 0.0
         self._ended = False
 
@@ -85,7 +84,6 @@ class ReplyWriter:
                 self.facts[name] = value
         if text:
             self._first = self._first or time.monotonic()
-            self._pieces += 1
             self.text += text
 
     async def _keep(self, show: Callable[[], Awaitable[None]]) -> None:
@@ -113,7 +111,6 @@ class ReplyWriter:
         if self._first:
             self.facts["first_token"] = round(self._first - self._started, 3)
             self.facts["seconds"] = round(time.monotonic() - self._started, 3)
-            self.facts.setdefault("tokens", self._pieces)
         if self.problem is not None:
             self.facts["problem"] = str(self.problem)
         self._store(self.status)

@@ -55,15 +55,15 @@ class Sidebar(Vertical):
     def entries(self) -> OptionList:
         return self.query_one(OptionList)
 
-    def show(self, conversations: Sequence[Conversation], current: int | None) -> None:
-        """Fills the list; the highlighted one stays highlighted where it is still there."""
-        before = self.highlighted()
+    def show(self, conversations: Sequence[Conversation], current: int | None, highlight: int | None = None) -> None:
+        """Fills the list; the highlighted one stays highlighted, or what is now in its place, where `highlight` names none."""
+        before, place = highlight or self.highlighted(), self.entries.highlighted or 0
         options = [Option(self._label(one, one.id == current), id=str(one.id)) for one in conversations]
         self.entries.set_options(options or [Option(Text(self.texts["no_conversations"], style="dim"), disabled=True)])
         ids = [one.id for one in conversations]
-        wanted = before if before in ids else current
-        if wanted in ids:
-            self.entries.highlighted = ids.index(wanted)
+        if ids:
+            wanted = before if before in ids else current
+            self.entries.highlighted = ids.index(wanted) if wanted in ids else min(place, len(ids) - 1)
 
     def _label(self, one: Conversation, current: bool) -> Text:
         label = Text("★ " if one.pinned else "", style="bold" if current else "", no_wrap=True, overflow="ellipsis", end="")

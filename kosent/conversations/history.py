@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from kosent.conversations.store import FAILED, WRITING, ConversationStore, StoredMessage
+from kosent.conversations.store import FAILED, STOPPED, WRITING, ConversationStore, StoredMessage
 from kosent.errors import KosentError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Record:
         self._conversation: int | None = None
         self._reply: int | None = None
         self._begun_with: Mapping[str, Any] | None = None
-        self._saved, self._stuck = 0.0, False
+        self._saved, self._stuck, self._ended = 0.0, False, False
 
     @property
     def conversation(self) -> int | None:
@@ -85,6 +85,7 @@ class Record:
         early = time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES
         if self._store is None or self._reply is None or (under_way and (early or self._stuck)):
             return
+        self._ended = not under_way
         with self._excused(quietly=under_way):
             self._store.update(self._reply, text, status, facts)
             self._saved = time.monotonic()
@@ -103,6 +104,9 @@ class Record:
                 self._say(NOT_KEPT[self._lang].format(reason=error))
 
     def close(self) -> None:
+        """A reply of which nothing was saved was stopped."""
+        if not self._ended:
+            self.save("", {}, STOPPED)
         if self._store:
             with self._excused(quietly=True):
                 self._store.close()

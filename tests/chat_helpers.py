@@ -1,0 +1,70 @@
+"""What the tests of the chat share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from textual.pilot import Pilot
+
+from kosent.conversations import ConversationStore
+from kosent.tui.app import ChatApp, chat_app
+from kosent.tui.bubble import Bubble
+from kosent.tui.composer import Composer
+from kosent.tui.testing import ScriptedBackend
+
+
+@asynccontextmanager
+async def opened(
+    store: ConversationStore,
+    *replies: object,
+    delay: float = 0.0,
+    lang: str = "ko",
+    backend: ScriptedBackend | None = None,
+    model: str = "",
+    size: tuple[int, int] = (120, 40),
+) -> AsyncIterator[tuple[ChatApp, Pilot[Any]]]:
+    """The chat, running without a terminal."""
+    chat = chat_app(backend or ScriptedBackend(*replies, delay=delay), store, model=model, lang=lang)
+    async with chat.run_test(size=size) as pilot:
+        await pilot.pause()
+        yield chat, pilot
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited too long"
+        await pilot.pause(0.02)
+
+
+def bubbles(chat: ChatApp) -> list[tuple[str, str, str]]:
+    return [(one.message.role, one.text, one.note()) for one in chat.query(Bubble)]
+
+
+async def say(pilot: Pilot[Any], text: str) -> None:
+    pilot.app.query_one(Composer).insert(text)
+    await pilot.press("enter")
+    await until(pilot, lambda: not text or pilot.app.query_one(Composer).text != text or bool(pilot.app._notifications))
+
+
+def finished(chat: ChatApp) -> Callable[[], bool]:
+    """Whether the last message is a reply that has ended."""
+
+    def holds() -> bool:
+        last = chat.query(Bubble)
+        return not chat.pane.busy and bool(last) and last.last().message.role == "assistant" and not last.last().live
+
+    return holds
+
+
+def notices(chat: ChatApp) -> str:
+    """All that was said at the edge of the screen."""
+    return "\n".join(one.message for one in chat._notifications)
+
+
+def stored(store: ConversationStore) -> list[tuple[str, str]]:
+    """Texts and statuses of the conversation that was written to last."""
+    return [(one.content, one.status) for one in store.messages(store.latest() or 0)]
