@@ -1,8 +1,8 @@
 """What Ollama must be told so that it says what was trained: template, system message, stops, sampling.
 
 The template is Go's, and renders what the run's Jinja template renders, but for the beginning-of-sequence token, which Ollama
-adds by itself. A turn marker that somebody types is text there too. `repeat_penalty` is written out, because Ollama's own, 1.1,
-changes even greedy text.
+adds by itself, and for a final assistant message, which stays open, so that the reply goes on with it. A turn marker that
+somebody types is text there too. `repeat_penalty` is written out, because Ollama's own, 1.1, changes even greedy text.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ def _go_text(markers: Sequence[str]) -> str:
     )
 
 
-_CONVERSATIONS = {
-    "gemma": """{{- $system := "" }}{{ $first := true -}}
-{{ range .Messages }}{{ if eq .Role "system" }}{{ $system = .Content }}{{ else -}}
-<start_of_turn>{{ if eq .Role "assistant" }}model{{ else }}user{{ end }}
-{{ if and $first $system }}{{ template "text" $system }}
+_CONVERSATIONS = {  # a turn is closed where the next one begins, so that a final assistant message stays open
+    "gemma": """{{- $system := "" }}{{ $role := "" -}}
+{{ range .Messages }}{{ if eq .Role "system" }}{{ $system = .Content }}{{ else }}{{ if $role }}<end_of_turn>
+{{ end }}<start_of_turn>{{ if eq .Role "assistant" }}model{{ else }}user{{ end }}
+{{ if and $system (not $role) }}{{ template "text" $system }}
 
-{{ end }}{{ $first = false }}{{ template "text" .Content }}<end_of_turn>
-{{ end }}{{ end }}<start_of_turn>model
-""",
-    "llama3": """{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>
+{{ end }}{{ $role = .Role }}{{ template "text" .Content }}{{ end }}{{ end }}{{ if ne $role "assistant" }}<end_of_turn>
+<start_of_turn>model
+{{ end }}""",
+    "llama3": """{{- $role := "" }}{{ range .Messages }}{{ if $role }}<|eot_id|>{{ end }}{{ $role = .Role -}}
+<|start_header_id|>{{ .Role }}<|end_header_id|>
 
-{{ template "text" .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>
+{{ template "text" .Content }}{{ end }}{{ if ne $role "assistant" }}<|eot_id|><|start_header_id|>assistant<|end_header_id|>
 
-""",
-    "chatml": """{{- range .Messages }}<|im_start|>{{ .Role }}
-{{ template "text" .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
-""",
+{{ end }}""",
+    "chatml": """{{- $role := "" }}{{ range .Messages }}{{ if $role }}<|im_end|>
+{{ end }}{{ $role = .Role }}<|im_start|>{{ .Role }}
+{{ template "text" .Content }}{{ end }}{{ if ne $role "assistant" }}<|im_end|>
+<|im_start|>assistant
+{{ end }}""",
 }
 GO_TEMPLATES = {name: _go_text(LAYOUTS[name].markers) + text for name, text in _CONVERSATIONS.items()}
 STOPS = {

@@ -25,11 +25,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import unicodedata
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -85,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         chain = build_chain(settings=settings, output="reply")
         if _is_terminal(sys.stderr):
             print(NOTICE[settings.lang], file=sys.stderr)
-        record.begin(message, settings.model, {name: flags[name] for name in KEPT_WITH_A_CONVERSATION if name in flags})
+        with _undisturbed():
+            record.begin(message, settings.model, {name: flags[name] for name in KEPT_WITH_A_CONVERSATION if name in flags})
         answer = _Answer()
         try:
             _write(chain.stream({"message": message, "history": record.history}), answer, record, args.json)
@@ -135,9 +137,10 @@ def _write(pieces: Iterator[Reply], answer: _Answer, record: Record, as_json: bo
         with closing(cast("Generator[Reply]", pieces)):
             for piece in pieces:
                 text = answer.took(piece)
-                if not as_json:
+                if text and not as_json:
                     print(text, end="", flush=True)
-                record.save(answer.text, answer.facts())
+                with _undisturbed():
+                    record.save(answer.text, answer.facts())
         status = COMPLETE
     except BrokenPipeError:
         raise
@@ -146,9 +149,27 @@ def _write(pieces: Iterator[Reply], answer: _Answer, record: Record, as_json: bo
         raise
     finally:
         rest = answer.ended(status)
-        record.save(answer.text, answer.facts(), status)
+        with _undisturbed():
+            record.save(answer.text, answer.facts(), status)
         if status == COMPLETE or answer.card or answer.text:
             print(json.dumps(answer.facts_for_scripts(record.conversation), ensure_ascii=False) if as_json else rest, flush=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until what is inside has ended: between two statements of the store it would leave a transaction open, and
+    the last write, the one with what came, would fail."""
+    came: list[int] = []
+    handlers = {number: handler for number in (signal.SIGINT, signal.SIGTERM) if callable(handler := signal.getsignal(number))}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 @dataclass

@@ -84,7 +84,7 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
             [report / name for name in ("results.json", "report.md", "replies.csv", "comparison.png")],
         ),
         Stage(
-            "reply", f'"{MESSAGE}"', ["ask", MESSAGE, "--model", str(gguf), "--temperature", "0"], [gguf],
+            "reply", f'"{MESSAGE}"', ["ask", MESSAGE, "--no-history", "--model", str(gguf), "--temperature", "0"], [gguf],
             [folder / "reply.txt"], capture=True,
         ),
     ]  # fmt: skip

@@ -1,9 +1,9 @@
 """A LangChain chat model that runs a GGUF file in this process through llama.cpp.
 
 The prompt is the file's own chat template, rendered by `kosent.prompts` and tokenized with exactly one beginning-of-sequence
-token; a final assistant message is the beginning of the reply, which goes on with its letters. Replies are computed one after another, in the order in which they were asked for, by a thread that belongs to the model
-(`kosent.llama_cpp_writer`): callers in any thread or event loop wait, may give up while they wait, and a reply that is given up
-stops in the middle of its token.
+token; a final assistant message is left open, and the reply goes on with it. Replies are computed one after another, in the
+order in which they were asked for, by a thread that belongs to the model (`kosent.llama_cpp_writer`): callers in any thread or
+event loop wait, may give up while they wait, and a reply that is given up stops in the middle of its token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What chat models on a server have in common: the conversation is fitted into the context, turn markers in messages become
 text, a server that does not answer is tried again, and what fails says what went wrong and the next command.
 
-A final assistant message is sent like any other: to these servers it is the beginning of the reply. A reply is asked for again
-only as long as none of it has come. A stream that ends too early raises `InterruptedReplyError`, with what came.
+A final assistant message is sent like any other: the server goes on with it where the model's template leaves it open. A reply
+is asked for again only as long as none of it has come. A stream that ends too early raises `InterruptedReplyError`, with what
+came.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kosent.safety import Level
 from kosent.safety_classifier import probability_of_harm
+from kosent.text import printable
 
 HARM_FROM: dict[Level, float] = {"none": 0.9, "concern": 0.7, "crisis": 0.4}
 HELD_FROM: dict[Level, float] = {"none": 0.5, "concern": 0.3, "crisis": 0.0}
@@ -60,7 +61,7 @@ class ReplyGuard:
     def _let_through(self) -> str:
         if self._held or not self._sentence:
             return ""
-        if probability_of_harm(self._sentence) >= HELD_FROM[self.level]:
+        if probability_of_harm(printable(self._sentence)) >= HELD_FROM[self.level]:
             self._held = True
             return ""
         out = self._sentence[self._shown :]
@@ -69,7 +70,7 @@ class ReplyGuard:
 
     def _judged(self, sentence: str) -> str:
         hidden = sentence[self._shown :]
-        if not hidden or probability_of_harm(sentence) < HARM_FROM[self.level]:
+        if not hidden or probability_of_harm(printable(sentence)) < HARM_FROM[self.level]:
             return hidden
         self.replaced += 1
         if self.replaced > 1:

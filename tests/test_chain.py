@@ -157,7 +157,7 @@ def test_schemas_are_typed() -> None:
     text, reply = build_chain(ScriptedChat(replies=["네."])), build_chain(ScriptedChat(replies=["네."]), output="reply")
     for chain in (text, reply):
         given = holding(chain.get_input_jsonschema(), "message")
-        assert set(given["properties"]) == {"message", "history"} and given["required"] == ["message"]
+        assert set(given["properties"]) == {"message", "history", "reply_begun"} and given["required"] == ["message"]
     assert text.get_output_jsonschema()["type"] == "string"
     known = holding(reply.get_output_jsonschema(), "citations")["properties"]
     assert {"text", "citations", "safety", "finish_reason", "usage", "dropped_turns"} <= set(known)

@@ -16,16 +16,9 @@ import pytest
 
 from helpers import ROOT
 from kosent.cli import main
-from kosent.conversations import COMPLETE, FAILED, STOPPED, WRITING, ConversationStore, StoredMessage
-from kosent.conversations import exchange as module
-from kosent.conversations.exchange import (
-    Imported,
-    export_conversations,
-    export_name,
-    import_conversations,
-    to_jsonl_line,
-    to_markdown,
-)
+from kosent.conversations import COMPLETE, FAILED, STOPPED, WRITING, ConversationStore, StoredMessage, importing
+from kosent.conversations.exchange import Form, export_conversations, export_name, to_jsonl_line, to_markdown
+from kosent.conversations.importing import Imported, import_conversations
 from kosent.conversations.store import Conversation
 from kosent.errors import DataError, KosentError, UsageError
 from kosent.files import read_jsonl
@@ -173,7 +166,7 @@ def test_what_goes_out_comes_in_again(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["markdown", "jsonl"])
-def test_personal_data_is_masked_in_text_title_and_persona(home: Path, tmp_path: Path, form: module.Form) -> None:
+def test_personal_data_is_masked_in_text_title_and_persona(home: Path, tmp_path: Path, form: Form) -> None:
     store = ConversationStore()
     one = filled(store, [("user", PERSONAL), ("assistant", f"적어 둘게요. {PERSONAL}")], system=PERSONAL)
     export_conversations(store, [one], tmp_path / "masked", form=form, masked=True)
@@ -374,7 +367,7 @@ def test_bad_lines_are_reported_and_the_others_come_in(home: Path, tmp_path: Pat
 
 
 def test_a_line_that_is_too_long_is_refused(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_LINE", 200)
+    monkeypatch.setattr(importing, "LONGEST_LINE", 200)
     frame = len(openai(("user", "")))
     fits, over, far_over = (openai(("user", "a" * (size - frame))) for size in (200, 201, 1000))
     (tmp_path / "l.jsonl").write_text(f"{over}\n{fits}\r\n{far_over}\n{fits}\n{far_over}", encoding="utf-8")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ async def test_everything_is_deleted_only_when_it_is_said_twice(store: Conversat
 
 async def test_one_key_shows_where_to_get_help(store: ConversationStore) -> None:
     """From anywhere, also while another window is open."""
-    async with opened(store) as (chat, pilot):
+    async with opened(store) as (_, pilot):
         await pilot.press("ctrl+f")
         await window(pilot, SearchDialog)
         await pilot.press("f2")
@@ -415,7 +416,7 @@ async def test_the_demo_is_given_the_terminal(store: ConversationStore, monkeypa
     backend = ScriptedBackend("네.", problems=(NO_MODEL,))
     async with opened(store, backend=backend) as (chat, pilot):
         await until(pilot, lambda: bool(chat.query(Welcome)))
-        monkeypatch.setattr(type(chat), "suspend", lambda self: open("/dev/null", encoding="utf-8"))
+        monkeypatch.setattr(type(chat), "suspend", lambda self: nullcontext())
         chat.query_one("#run_demo", Button).press()
         await until(pilot, lambda: not chat.query(Welcome))
         assert ran and ran[0][1:] == ["-m", "kosent", "demo"]

@@ -22,12 +22,13 @@ from textual.widgets import Footer
 
 from kosent.conversations import ConversationStore, Found
 from kosent.errors import KosentError
-from kosent.tui import themes
+from kosent.tui import keeping, themes
 from kosent.tui.backend import Backend
 from kosent.tui.bubble import Bubble
+from kosent.tui.facts import short
 from kosent.tui.localized import Localized
 from kosent.tui.models import Models, in_thread
-from kosent.tui.pane import Pane, short
+from kosent.tui.pane import Pane
 from kosent.tui.sidebar import Sidebar
 from kosent.tui.texts import TEXTS, one_line
 
@@ -115,6 +116,21 @@ class ChatApp(App[None]):
     def sidebar(self) -> Sidebar:
         return self.screen_stack[0].query_one(Sidebar)
 
+    def copy_to_clipboard(self, text: str) -> None:
+        """Of a message, or of what is marked: into the system's clipboard too, where a program for it is there."""
+        super().copy_to_clipboard(text)
+        self._copy(text)
+
+    @work(thread=True, group="copy")
+    def _copy(self, text: str) -> None:
+        from kosent.tui.clipboard import copy
+
+        try:
+            said, severity = self.texts[copy(text)], "information"
+        except OSError as error:
+            said, severity = self.texts["copy_failed"].format(reason=one_line(error)), "error"
+        self.call_from_thread(self.pane.say, said, severity=severity)
+
     def action_help_quit(self) -> None:
         self.pane.say(self.texts["quit_hint"])
 
@@ -187,47 +203,7 @@ class ChatApp(App[None]):
 
     @on(Sidebar.Asked)
     async def asked(self, asked: Sidebar.Asked) -> None:
-        conversation = self.store.conversation(asked.conversation) if asked.conversation is not None else None
-        if asked.verb == "undo":
-            await self._undo()
-        elif conversation is None:
-            self.list_conversations()
-        elif asked.verb == "open":
-            self.sidebar.display = self.size.width >= NARROW
-            await self.pane.open(conversation.id)
-        elif asked.verb == "rename":
-            from kosent.tui.dialogs import LineDialog
-
-            def renamed(title: str | None) -> None:
-                if title:
-                    self.store.rename(conversation.id, title)
-                    self.list_conversations()
-
-            self.push_screen(LineDialog(self.texts, self.texts["rename_title"], conversation.title), renamed)
-        elif asked.verb == "pin":
-            self.store.pin(conversation.id, not conversation.pinned)
-            self.list_conversations()
-        elif asked.verb == "delete":
-            await self._delete(conversation.id, conversation.title)
-
-    async def _delete(self, conversation: int, title: str) -> None:
-        if self.pane.conversation == conversation:
-            await self.pane.open(None)
-            self.sidebar.entries.focus()
-        self.store.delete(conversation)
-        self.deleted.append(conversation)
-        self.list_conversations()
-        self.pane.say(self.texts["deleted"].format(title=one_line(title) or self.texts["untitled"]))
-
-    async def _undo(self) -> None:
-        if not self.deleted:
-            self.pane.say(self.texts["nothing_to_undo"])
-            return
-        conversation = self.deleted.pop()
-        self.store.restore(conversation)
-        self.list_conversations(conversation)
-        restored = self.store.conversation(conversation)
-        self.pane.say(self.texts["restored"].format(title=one_line(restored.title if restored else "")))
+        await keeping.asked(self, asked.verb, asked.conversation)
 
     def action_list(self) -> None:
         """Goes to the list, which comes where there is no room for it all the time; goes back, and it leaves."""
@@ -238,6 +214,10 @@ class ChatApp(App[None]):
         else:
             sidebar.display = True
             sidebar.entries.focus()
+
+    def hide_list(self) -> None:
+        """Once a conversation is chosen, where the list covers it."""
+        self.sidebar.display = self.size.width >= NARROW
 
     def action_search(self) -> None:
         from kosent.tui.search_dialog import SearchDialog
@@ -289,19 +269,13 @@ class ChatApp(App[None]):
         self.push_screen(TextDialog(self.texts, self.texts["help_title"], table))
 
     def action_export(self) -> None:
-        from kosent.tui.keeping import export
-
-        export(self)
+        keeping.export(self)
 
     def action_import(self) -> None:
-        from kosent.tui.keeping import import_file
-
-        import_file(self)
+        keeping.import_file(self)
 
     def action_forget(self) -> None:
-        from kosent.tui.keeping import forget
-
-        forget(self)
+        keeping.forget(self)
 
     def action_theme(self, name: str) -> None:
         self.theme = name
@@ -317,7 +291,7 @@ class ChatApp(App[None]):
             yield SystemCommand(texts[f"key_{action}"], keys_of(action), partial(self.run_action, action))
         for theme, name in themes.NAMES.items():
             yield SystemCommand(texts[name], texts["key_theme"], partial(self.action_theme, theme))
-        yield SystemCommand(texts["key_undo"], texts["conversations"], self._undo)
+        yield SystemCommand(texts["key_undo"], texts["conversations"], partial(keeping.undo, self))
         yield SystemCommand(texts["forget_title"], "", self.action_forget)
         yield SystemCommand(texts["key_quit"], keys_of("quit"), self.action_quit)
 

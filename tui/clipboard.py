@@ -1,14 +1,13 @@
-"""Copying out of the chat: the system's clipboard where a program for it is there, and the terminal's (OSC 52) in any case.
+"""Copying out of the chat into the system's clipboard, by the program for it where there is one.
 
-On WSL the program is Windows' `clip.exe`. Whether the program succeeded is known and said; a terminal never says whether it
-obeyed, so that way is told apart.
+On WSL that is Windows' `clip.exe`. The terminal is asked besides (OSC 52), by Textual; whether a program succeeded is known and
+said, whether a terminal obeyed never is, so where there is no program that is told apart.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from shutil import which
 from typing import Literal
 
@@ -18,12 +17,11 @@ SECONDS = 5
 """Longest wait for the program."""
 
 
-def copy(text: str, ask_terminal: Callable[[str], None]) -> Outcome:
+def copy(text: str) -> Outcome:
     """Copies `text`; says whether that is certain. May take a moment: run it in a thread.
 
     Raises `OSError` when there is a program and it failed.
     """
-    ask_terminal(text)
     command = program()
     if command is None:
         return "copied_by_terminal"

@@ -1,4 +1,4 @@
-"""Conversations going out of the chat and coming in: export, import, and forgetting everything."""
+"""What becomes of conversations: opened, renamed, pinned, deleted and brought back; exported, imported; all forgotten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kosent.conversations.exchange import Form, export_conversations, export_name, import_conversations
+from kosent.conversations import Conversation
+from kosent.conversations.exchange import Form, export_conversations, export_name
+from kosent.conversations.importing import import_conversations
 from kosent.errors import KosentError
 from kosent.tui.dialogs import ConfirmDialog, LineDialog
 from kosent.tui.export_dialog import ExportDialog, Wanted
@@ -16,6 +18,56 @@ from kosent.tui.texts import one_line, reason_of
 
 if TYPE_CHECKING:
     from kosent.tui.app import ChatApp
+
+
+async def asked(app: ChatApp, verb: str, number: int | None) -> None:
+    """Does what the list of conversations was asked for (`Sidebar.Asked`)."""
+    conversation = app.store.conversation(number) if number is not None else None
+    if verb == "undo":
+        undo(app)
+    elif conversation is None:  # another window has removed it
+        app.list_conversations()
+    elif verb == "open":
+        app.hide_list()
+        await app.pane.open(conversation.id)
+    elif verb == "rename":
+        _rename(app, conversation)
+    elif verb == "pin":
+        app.store.pin(conversation.id, not conversation.pinned)
+        app.list_conversations()
+    elif verb == "delete":
+        await _delete(app, conversation)
+
+
+def _rename(app: ChatApp, conversation: Conversation) -> None:
+    def renamed(title: str | None) -> None:
+        if title:
+            app.store.rename(conversation.id, title)
+            app.list_conversations()
+
+    app.push_screen(LineDialog(app.texts, app.texts["rename_title"], conversation.title), renamed)
+
+
+async def _delete(app: ChatApp, conversation: Conversation) -> None:
+    if app.pane.conversation == conversation.id:
+        await app.pane.open(None)
+        app.sidebar.entries.focus()
+    app.store.delete(conversation.id)
+    app.deleted.append(conversation.id)
+    app.list_conversations()
+    app.pane.say(app.texts["deleted"].format(title=one_line(conversation.title) or app.texts["untitled"]))
+
+
+def undo(app: ChatApp) -> None:
+    """Brings back what was deleted last."""
+    if not app.deleted:
+        app.pane.say(app.texts["nothing_to_undo"])
+        return
+    conversation = app.deleted.pop()
+    app.store.restore(conversation)
+    app.list_conversations(conversation)
+    restored = app.store.conversation(conversation)
+    app.pane.say(app.texts["restored"].format(title=one_line(restored.title if restored else "")))
 
 
 def export(app: ChatApp) -> None:

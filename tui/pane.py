@@ -6,11 +6,10 @@ never blocked.
 
 from __future__ import annotations
 
-import itertools
 import re
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -21,22 +20,19 @@ from textual.worker import Worker, WorkerCancelled
 
 from kosent import safety
 from kosent.conversations import LAST, WRITING, ConversationStore, StoredMessage
+from kosent.conversations.history import history_of
 from kosent.errors import KosentError
 from kosent.tui.bubble import Bubble
 from kosent.tui.composer import Composer
+from kosent.tui.facts import facts_line
 from kosent.tui.models import Models
 from kosent.tui.reply_writer import ReplyWriter
 from kosent.tui.texts import Texts, one_line, reason_of
 from kosent.tui.transcript import Transcript
 
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
-
 DRAFT = "draft"
 """The preference that keeps what is written but not sent."""
 SECONDS_BETWEEN_DRAFTS = 0.5
-SHORTEST = 0.05
-"""Seconds of writing below which no speed is given."""
 _FENCED = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
@@ -101,44 +97,11 @@ class Pane(Vertical):
     def say(self, text: str, *, severity: Any = "information") -> None:
         self.notify(text, severity=severity, markup=False, timeout=8)
 
-    # --- the line of facts
-
     def describe(self) -> None:
         """What is known now: what is being waited for, or how the last reply went."""
-        self.query_one("#facts", Static).update(one_line(self._facts()))
-
-    def _facts(self) -> str:
-        if self.busy and self.writer is not None:
-            if self.models.loading:
-                return self.texts["loading"].format(seconds=int(self.models.loading_seconds))
-            waited = int(self.writer.waited)
-            return self.texts["waiting"].format(seconds=waited) if waited else self.texts["writing"]
-        if self.models.loading:
-            return self.texts["loading"].format(seconds=int(self.models.loading_seconds))
-        if self.models.problem is not None:
-            return self.texts["load_failed"].format(reason=reason_of(self.texts, self.models.problem))
-        if self.models.loaded is None:
-            return ""
-        last = next(
-            (one for one in reversed(self.transcript.messages) if one.role == "assistant" and one.facts.get("seconds")), None
-        )
-        if last is None:
-            return f"{short(self.models.loaded.name)} · {self.texts['ready']}"
-        return " · ".join(self._figures(last))
-
-    def _figures(self, last: StoredMessage) -> list[str]:
-        facts, texts = last.facts, self.texts
-        assert self.models.loaded is not None
-        figures = [short(str(facts.get("model") or self.models.loaded.name))]
-        if tokens := int(facts.get("tokens", 0)):
-            figures.append(texts["facts_tokens"].format(tokens=tokens))
-            if (seconds := facts["seconds"] - facts["first_token"]) > SHORTEST and tokens > 1:
-                figures.append(texts["facts_speed"].format(speed=(tokens - 1) / seconds))
-        figures.append(texts["facts_first"].format(seconds=facts["first_token"]))
-        if tokens and self.models.loaded.context:
-            used = int(facts["prompt_tokens"]) + tokens
-            figures.append(texts["facts_context"].format(used=used, all=self.models.loaded.context))
-        return figures
+        waited = self.writer.waited if self.busy and self.writer is not None else None
+        line = facts_line(self.texts, self.models, self.transcript.messages, waited)
+        self.query_one("#facts", Static).update(one_line(line))
 
     # --- which conversation
 
@@ -276,9 +239,9 @@ class Pane(Vertical):
     async def asked(self, asked: Bubble.Asked) -> None:
         message, verb = asked.of.message, asked.verb
         if verb == "copy":
-            self.copy(message.content)
+            self.app.copy_to_clipboard(message.content)
         elif verb == "code":
-            self.copy("\n\n".join(_FENCED.findall(message.content)))
+            self.app.copy_to_clipboard("\n\n".join(_FENCED.findall(message.content)))
         elif verb == "sources":
             from kosent.tui.dialogs import PassageDialog
 
@@ -330,19 +293,6 @@ class Pane(Vertical):
         self.edited = None
         self.query_one("#editing").display = False
 
-    @work(thread=True, group="copy")
-    def copy(self, text: str) -> None:
-        from kosent.tui.clipboard import copy
-
-        def ask_terminal(text: str) -> None:
-            self.app.call_from_thread(self.app.copy_to_clipboard, text)
-
-        try:
-            said, severity = self.texts[copy(text, ask_terminal)], "information"
-        except OSError as error:
-            said, severity = self.texts["copy_failed"].format(reason=one_line(error)), "error"
-        self.app.call_from_thread(self.say, said, severity=severity)
-
     # --- moving and keeping
 
     @on(Bubble.Left)
@@ -375,19 +325,3 @@ class Pane(Vertical):
                 self.store.prefer(DRAFT, text)
             except sqlite3.Error:
                 self._draft = ""  # tried again at the next moment
-
-
-def history_of(path: list[StoredMessage]) -> list[BaseMessage]:
-    """Earlier turns in which a reply followed; what was never answered is left out, so that roles alternate."""
-    from langchain_core.messages import AIMessage, HumanMessage
-
-    history: list[BaseMessage] = []
-    for asked, answered in itertools.pairwise(path):
-        if asked.role == "user" and answered.role == "assistant" and answered.content.strip():
-            history += [HumanMessage(asked.content), AIMessage(answered.content)]
-    return history
-
-
-def short(name: str) -> str:
-    """A model's name as it fits on a line."""
-    return name if name.startswith(("ollama:", "openai:")) else name.rpartition("/")[2]

@@ -34,7 +34,8 @@ class ReplyWriter:
         self.problem: BaseException | None = None
         self.status = WRITING
         self._started = self._first = 0.0
-        self._ended = False
+        self._opened = self._ended = False
+        self._replaced = int((facts or {}).get("replaced", 0))
 
     async def write(
         self,
@@ -68,12 +69,13 @@ class ReplyWriter:
 
     def _take(self, piece: Reply) -> None:
         text = piece.text
-        if piece.safety and piece.safety.card and "safety" not in self.facts:
+        if piece.safety and piece.safety.card and not self._opened:
             self.facts["card"] = True
             text = ""  # the first piece is the card, which stands above the reply
+        self._opened = True
         if piece.safety:
             self.facts["safety"] = piece.safety.level
-            self.facts["replaced"] = piece.safety.replaced
+            self.facts["replaced"] = self._replaced + piece.safety.replaced
         if piece.citations:
             self.facts["citations"] = [asdict(citation) for citation in piece.citations]
         if piece.usage:

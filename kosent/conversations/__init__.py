@@ -2,7 +2,7 @@
 
 A conversation is a tree: an edited message or another reply is a further child of the same parent, and the chosen children make
 the path that is shown. `database` opens the file, `store` reads and writes it, `search` finds Korean text by any part of it,
-`exchange` writes conversations out and reads them in.
+`history` says what a model is told of it, `exchange` writes conversations to files, `importing` reads them.
 """
 
 from __future__ import annotations

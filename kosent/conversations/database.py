@@ -164,8 +164,8 @@ def _copy(database: sqlite3.Connection, target: Path) -> None:
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
     """All of the writes inside, or none."""
-    database.execute("BEGIN IMMEDIATE")
     try:
+        database.execute("BEGIN IMMEDIATE")  # inside, for Ctrl-C may come right after it
         yield
     except BaseException:
         if database.in_transaction:

@@ -1,0 +1,62 @@
+"""What a model or a file may hold to take over a terminal: each with a name, for every place that shows such text.
+
+Each text holds 안녕 somewhere; it is for a reader and must be left where it is no part of a sequence that ends.
+"""
+
+from __future__ import annotations
+
+LINK = "\x1b]8;;https://evil.example\x1b\\여기\x1b]8;;\x1b\\"
+
+INJECTIONS: list[tuple[str, str]] = [
+    ("osc 52 writes the clipboard", "안녕\x1b]52;c;cm0gLXJmIH4K\x07하세요"),
+    ("osc 52 ended by st", "안녕\x1b]52;c;cm0gLXJmIH4K\x1b\\하세요"),
+    ("osc 52 in 8 bits", "안녕\x9d52;c;cm0gLXJmIH4K\x9c하세요"),
+    ("osc 8 link", f"안녕 {LINK} 누르세요"),
+    ("osc 0 title", "\x1b]0;안전한 은행\x07안녕"),
+    ("osc 2 title without end", "\x1b]2;안녕하세요, 이 글은 남아야 해요"),
+    ("osc without end before many lines", "\x1b]0;안녕\n둘째 줄\n셋째 줄\x07"),
+    ("osc too long", "안녕\x1b]52;c;" + "QUJD" * 1200 + "\x07끝"),
+    ("osc as long as may be", "안녕\x1b]" + "A" * 4092 + "\x1b\\끝"),
+    ("osc one longer", "안녕\x1b]" + "A" * 4093 + "\x1b\\끝"),
+    ("osc in osc", "안녕\x1b]0;겉\x1b]0;속\x07끝\x07"),
+    ("osc given up for a csi", "안녕\x1b]0;제목\x1b[2J끝"),
+    ("title reported back", "안녕\x1b[21t\x1b[6n\x1b[c"),
+    ("csi colours", "\x1b[1;31m안녕\x1b[0m"),
+    ("csi clears the screen", "안녕\x1b[2J\x1b[H\x1b[3J"),
+    ("csi flood", "\x1b[999A\x1b[2K" * 200 + "안녕"),
+    ("csi with many parameters", "\x1b[" + "1;" * 1500 + "m안녕"),
+    ("csi with too many parameters", "\x1b[" + "1;" * 3000 + "m안녕"),
+    ("csi in 8 bits", "\x9b31m안녕\x9b2J"),
+    ("csi without end", "안녕\x1b[12;3"),
+    ("csi without end before a letter", "\x1b[3안녕"),
+    ("csi cut by a newline", "안녕\x1b[3\n1m"),
+    ("csi in 8 bits without end", "안녕\x9b1;"),
+    ("bracketed paste begins", "\x1b[200~안녕\x1b[201~"),
+    ("other screen and mouse", "\x1b[?1049h\x1b[?1003h안녕"),
+    ("dcs", "안녕\x1bP1$r0m\x1b\\끝"),
+    ("dcs in 8 bits", "안녕\x901$r0m\x9c끝"),
+    ("sixel without end", "안녕\x1bPq#0;2;0;0;0"),
+    ("sos, pm and apc", "\x1bX숨김\x1b\\\x1b^숨김\x1b\\\x1b_Gf=100;AAAA\x1b\\안녕"),
+    ("sos, pm and apc in 8 bits", "\x98숨김\x9c\x9e숨김\x9c\x9fGf=100;AAAA\x9c안녕"),
+    ("reset and saved cursor", "\x1bc\x1b7안녕\x1b8\x1b="),
+    ("another character set", "\x1b(0안녕\x1b(B\x0e\x0f"),
+    ("escape at the end", "안녕\x1b"),
+    ("escape before korean", "\x1b안녕"),
+    ("only an escape and 안녕 far off", "\x1b" + " " * 40 + "안녕"),
+    ("escape before a sequence", "\x1b\x1b[2J안녕"),
+    ("sequence in a sequence", "\x1b\x1b[0m[2J안녕\x1b[\x1b[0m2J"),
+    ("control in a sequence", "\x1b\x00[2J안녕\x1b\x07]0;제목\x07"),
+    ("removed ones would make one", "\x1b\u202e[2J안녕\x9b\x9b\x9b31m"),
+    ("string end alone", "\x1b\\안녕\x9c"),
+    ("carriage return over a line", "믿지 마세요\r안녕      "),
+    ("carriage return and newline", "안녕\r\n하세요\r\r\n끝\r"),
+    ("carriage return, a sequence, newline", "안녕\r\x1b[K\n끝"),
+    ("backspaces", "삭제\x08\x08안녕\x7f"),
+    ("other controls", "\x00안\x0b녕\x0c\x1c\x1f\x05\x84\x85\x8d끝\ta"),
+    ("line and paragraph separators", "안녕\u2028하세요\u2029끝"),
+    ("direction overrides", "안녕 \u202egpj.exe\u202c \u202d \u202a \u202b"),
+    ("direction isolates", "\u2066안녕\u2069 \u2067 \u2068"),
+    ("direction marks", "안\u200e녕\u200f\u061c"),
+    ("lone surrogates", "안녕\ud83d \ude00\x1b]0;\ud800\x07"),
+    ("joined emoji stay", "안녕 👩‍👩‍👧 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿"),
+]
