@@ -19,6 +19,11 @@ from textual.widgets.option_list import Option
 from kosent.conversations import Conversation
 from kosent.tui.texts import Texts, one_line
 
+MARGIN = 4
+"""Columns of the list that are no room for a title."""
+SHORTEST = 25
+"""Columns that a title may take in any case."""
+
 
 class Sidebar(Vertical):
     """Says what is wanted of which conversation; the app does it."""
@@ -26,7 +31,7 @@ class Sidebar(Vertical):
     DEFAULT_CSS = """
     Sidebar { width: 30; dock: left; background: $surface; border-right: tall $panel; }
     Sidebar .heading { padding: 0 1; color: $text-muted; }
-    Sidebar OptionList, Sidebar OptionList:focus { height: 1fr; border: none; background: $surface; padding: 0; }
+    Sidebar OptionList, Sidebar OptionList:focus { height: 1fr; border: none; background: $surface; padding: 0 0 0 1; }
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -66,8 +71,9 @@ class Sidebar(Vertical):
             self.entries.highlighted = ids.index(wanted) if wanted in ids else min(place, len(ids) - 1)
 
     def _label(self, one: Conversation, current: bool) -> Text:
-        label = Text("★ " if one.pinned else "", style="bold" if current else "", no_wrap=True, overflow="ellipsis", end="")
+        label = Text("★ " if one.pinned else "", style="bold" if current else "")
         label.append(one_line(one.title) or self.texts["untitled"])
+        label.truncate(max(self.size.width - MARGIN, SHORTEST), overflow="ellipsis")
         label.append(f"\n{when(one.touched, self.texts)}", style="dim")
         return label
 
