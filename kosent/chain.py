@@ -98,11 +98,13 @@ def build_chain(
     harm is replaced (`kosent.reply_guard`); `safety=False` leaves both out, for measuring a model.
 
     `model` is a name as in `kosent.models` or a LangChain chat model; `system` defaults to what the model was trained with. A
-    model that fails before its first token gives way to those that the setting `fallback` names.
+    model that fails before its first token gives way to those that the setting `fallback` names; for a chat model, only where
+    `settings` are given.
 
     Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used. A running chain raises what
     `kosent.errors` lists below `ModelError`, and `ContextLengthError`; an `InterruptedReplyError` has what came as its `reply`.
     """
+    standing_by = settings is not None or isinstance(model, str)
     settings = settings or load_settings()
     lang = lang or settings.lang
     system = system or settings.system
@@ -117,7 +119,7 @@ def build_chain(
     else:
         llm, name = model, _name_of(model)
 
-    models = _Models(name, llm, fallback_names(settings.fallback) if isinstance(model, str) else [], settings)
+    models = _Models(name, llm, fallback_names(settings.fallback) if standing_by else [], settings)
     if safety:
         warm_up()
     chain = _ReplyChain(models, prompt(system or SYSTEM_MESSAGE), retriever, safety, lang)

@@ -26,6 +26,8 @@ import pytest
 TESTS = Path(__file__).parent
 MARK = "\x1b]9999;"
 """What a program under test writes between one place and the next, with the name of the place and a newline."""
+TEXT = "".join(f"{number}번째 문장이에요. 오늘은 바람이 조금 불고 햇볕이 따뜻했어요. " for number in range(1, 60))
+"""What the slow model says."""
 SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])")
 _MOVE = re.compile(r"\x1b\[\d+;\d+H")
 _STYLE = re.compile(r"\x1b\[(?:0|(?:\d;)*(?:[34]8;2;\d+;\d+;\d+;?)+)m")

@@ -272,3 +272,5 @@ def test_a_model_that_stands_by_is_made_once(tiny_gguf: Path, monkeypatch: pytes
     alone = build_chain("ollama:one", settings=Settings(fallback="ollama:two"))
     with pytest.raises(ServerDownError, match="gone"):
         alone.invoke({"message": "안녕"})
+    gone = ScriptedChat(replies=[ServerDownError("gone")])
+    assert build_chain(gone, settings=Settings(fallback="file:three")).invoke({"message": "안녕"}) == "네."
