@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -106,6 +108,7 @@ class ChatApp(App[None]):
             damage = self.store.damage
             said = self.texts["damaged"].format(path=damage.moved_to, number=damage.saved_messages)
             self.notify(one_line(said), severity="warning", markup=False, timeout=60)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.call_later, self.action_quit)
         self.call_after_refresh(self.models.load, self.models.wanted)  # after the first paint: it imports much
 
     @property

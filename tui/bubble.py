@@ -188,6 +188,7 @@ class Bubble(Vertical, can_focus=True):
     async def become(self, message: StoredMessage, *, live: bool, problem: str = "") -> None:
         """Shows what the message has become. While it is `live` only what is new is drawn; at the end the whole text once more,
         so that nothing half-parsed stays."""
+        described = (self.message.facts, self.live, self.problem) != (message.facts, live, problem)
         self.message, self.live, self.problem = message, live, problem
         text = printable(message.content)
         if message.role == "assistant":
@@ -202,4 +203,5 @@ class Bubble(Vertical, can_focus=True):
                     self._stream = None
                 await markdown.update(text)
             self._shown = text
-        self._describe()
+        if described:
+            self._describe()

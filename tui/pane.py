@@ -56,7 +56,7 @@ class Pane(Vertical):
         self.reply: Worker[None] | None = None
         self.writer: ReplyWriter | None = None
         self.edited: StoredMessage | None = None
-        self._draft = ""
+        self._draft = self._facts = ""
 
     def compose(self) -> ComposeResult:
         yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", classes="notice", id="long", markup=False)
@@ -101,7 +101,9 @@ class Pane(Vertical):
         """What is known now: what is being waited for, or how the last reply went."""
         waited = self.writer.waited if self.busy and self.writer is not None else None
         line = facts_line(self.texts, self.models, self.transcript.messages, waited)
-        self.query_one("#facts", Static).update(one_line(line))
+        if (line := one_line(line)) != self._facts:
+            self._facts = line
+            self.query_one("#facts", Static).update(line)
 
     # --- which conversation
 

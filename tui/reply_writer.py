@@ -1,4 +1,4 @@
-"""One reply while it is written: gathered from the chain, shown ten times a second, stored twice a second."""
+"""One reply while it is written: gathered from the chain, shown eight times a second, stored twice a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kosent.reply import Reply
 
-SECONDS_BETWEEN_SHOWS = 0.1
+SECONDS_BETWEEN_SHOWS = 0.125
 """Markdown is parsed and drawn anew for each, so not for every token."""
 SECONDS_BETWEEN_SAVES = 0.4
 
