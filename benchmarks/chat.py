@@ -7,9 +7,9 @@
 The other programs live in environments of their own: `python -m venv /tmp/elia && /tmp/elia/bin/pip install elia-chat==1.10.0`,
 and the same for `oterm==0.26.1`. First paint is from the start of the process, its files warm, to the first frame on a
 pseudo-terminal of 120 x 40 that shows the program's own main screen: the input's placeholder of KoSent (which then has one
-conversation and no model) and of elia, the title of oterm. The programs take turns. The long reply and the memory are measured
-in a process on a pseudo-terminal whose output is read and thrown away; the fake model runs in that process, and what it takes
-counts. Long conversation and search run the app without a terminal.
+conversation and no model) and of elia, the welcome of oterm, whose splash screen is switched off. The programs take turns. The
+long reply and the memory are measured in a process on a pseudo-terminal whose output is read and thrown away; the fake model
+runs in that process, and what it takes counts. Long conversation and search run the app without a terminal.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def first_paint(others: dict[str, tuple[str, str]]) -> list[Result]:
         store = ConversationStore(Path(home) / "kosent" / "conversations.sqlite3")
         store.import_conversation([("user", "안녕"), ("assistant", "안녕하세요.")])
         store.close()
+        (Path(home) / "oterm").mkdir()
+        (Path(home) / "oterm" / "config.json").write_text('{"splash-screen": false}', encoding="utf-8")
         for number in range(RUNS + 2):  # the first two warm the disk and let the others make their files
             for name, (command, text) in contenders.items():
                 terminal = Terminal(command, places)
@@ -233,7 +235,7 @@ def main() -> None:
     parser.add_argument("--oterm", help="the program `oterm`")
     parser.add_argument("--chunks", type=int, default=CHUNKS, help="fewer for a trial, without a goal")
     args = parser.parse_args()
-    others = {"elia": (args.elia, "Enter a message"), "oterm": (args.oterm, "oterm")}
+    others = {"elia": (args.elia, "Enter your message"), "oterm": (args.oterm, "Welcome to oterm")}
     measures: dict[str, Callable[[], list[Result]]] = {
         "paint": lambda: first_paint({name: (program, text) for name, (program, text) in others.items() if program}),
         "long": lambda: with_store(long_conversation),

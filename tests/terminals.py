@@ -9,29 +9,28 @@ import fcntl
 import os
 import pty
 import re
-import shlex
 import shutil
 import signal
 import struct
 import subprocess
-import sys
+import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
-
-import pytest
 
 TESTS = Path(__file__).parent
 MARK = "\x1b]9999;"
 """What a program under test writes between one place and the next, with the name of the place and a newline."""
+PROMPT = "shell$ "
 TEXT = "".join(f"{number}번째 문장이에요. 오늘은 바람이 조금 불고 햇볕이 따뜻했어요. " for number in range(1, 60))
 """What the slow model says."""
 SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])")
 _MOVE = re.compile(r"\x1b\[\d+;\d+H")
 _STYLE = re.compile(r"\x1b\[(?:0|(?:\d;)*(?:[34]8;2;\d+;\d+;\d+;?)+)m")
-_UNWANTED = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNWANTED = re.compile(r"\r(?!\n)|[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def until(holds: Callable[[], object], what: Callable[[], str] = str, seconds: float = 60.0) -> None:
@@ -90,7 +89,12 @@ class Pty:
         until(lambda: text in self.text(since), lambda: self.text(since)[-3000:])
 
     def ended(self, seconds: float = 120.0) -> int:
-        code = self.process.wait(seconds)
+        """Waits for the exit code; a program that does not end is killed."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            code = self.process.wait(10)
         self._reader.join(10)
         return code
 
@@ -114,7 +118,65 @@ def sequences(text: str) -> set[str]:
     return {one for one in found if not _MOVE.fullmatch(one) and not _STYLE.fullmatch(one)}
 
 
-def left_over(text: str, allowed: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+def left_over(text: str, allowed: Set[str] = frozenset()) -> list[str]:
     """Sequences beside the allowed ones, and characters that a terminal obeys or that turn the direction of a line."""
-    wrong = sequences(text) - allowed
-    return sorted(map(ascii, wrong)) + sorted(set(map(ascii, _UNWANTED.findall(SEQUENCE.sub("", text)))))
+    wrong = [*(sequences(text) - allowed), *set(_UNWANTED.findall(SEQUENCE.sub("", text)))]
+    return sorted(ascii(one)[:80] for one in wrong)
+
+
+class Tmux:
+    """A shell in a terminal whose screen can be read, as a person would."""
+
+    def __init__(self, env: Mapping[str, str], *, columns: int = 110, rows: int = 36) -> None:
+        program = shutil.which("tmux")
+        assert program, "tmux is needed to test the chat in a real terminal: apt install tmux"
+        self._folder = tempfile.TemporaryDirectory(prefix="kosent-")  # pytest's own are too long for a socket's name
+        self._command = [program, "-u", "-S", str(Path(self._folder.name) / "socket"), "-f", os.devnull]
+        self._env = {**env, "PS1": PROMPT}
+        size = ["-x", str(columns), "-y", str(rows)]
+        self._tmux("new-session", "-d", *size, "bash", "--norc", "--noprofile")
+        self.shows(PROMPT.strip())
+
+    def _tmux(self, *arguments: str) -> str:
+        done = subprocess.run([*self._command, *arguments], env=self._env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def type(self, text: str) -> None:
+        self._tmux("send-keys", "-l", text)
+
+    def press(self, *keys: str) -> None:
+        """Keys by tmux's names: Enter, Escape, C-f, M-Enter."""
+        self._tmux("send-keys", *keys)
+
+    def screen(self) -> str:
+        return self._tmux("capture-pane", "-p")
+
+    def shows(self, *texts: str) -> str:
+        """Waits until all of them are there; returns the screen."""
+        until(lambda: all(text in self.screen() for text in texts), self.screen)
+        return self.screen()
+
+    def is_without(self, text: str) -> None:
+        until(lambda: text not in self.screen(), self.screen)
+
+    def flag(self, name: str) -> str:
+        """What tmux knows of the terminal: alternate_on, cursor_flag, mouse_any_flag."""
+        return self._tmux("display-message", "-p", f"#{{{name}}}").strip()
+
+    def child(self) -> int:
+        """The process that the shell is waiting for."""
+        shell = self.flag("pane_pid")
+        children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        assert len(children) == 1, children
+        return int(children[0])
+
+    def fresh_shell(self) -> None:
+        """The terminal as it is when a new window is opened."""
+        self._tmux("respawn-pane", "-k")
+        self.shows(PROMPT.strip())
+
+    def close(self) -> None:
+        with suppress(AssertionError):
+            self._tmux("kill-server")
+        self._folder.cleanup()

@@ -118,7 +118,7 @@ class Tour:
 
     async def _guide(self, pilot: Pilot[Any]) -> None:
         assert self.chat._driver is not None
-        for name in ["draft_and_problem", *self.visits]:
+        for name in dict.fromkeys(["draft_and_problem", *self.visits]):
             await PLACES[name](self)
             await self.settle()
             self.chat._driver.write(f"{MARK}{name}\n")
