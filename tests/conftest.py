@@ -113,12 +113,12 @@ def tiny_home(home: Path, tiny_base: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 36 dialogues of the starter corpus, in its own form."""
+    """The first 18 dialogues of the starter corpus, in its own form: 15 to train on, 1 to validate with, 2 held out."""
     target = tmp_path_factory.mktemp("corpus") / "small.csv"
     with corpus_path().open(encoding="cp949", newline="") as file:
         rows = list(csv.reader(file))
     with target.open("w", encoding="cp949", newline="") as file:
-        csv.writer(file).writerows(rows[:37])
+        csv.writer(file).writerows(rows[:19])
     return target
 
 
@@ -139,8 +139,12 @@ def tiny_run(tiny_base: Path, small_data: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tiny_run: Path) -> Iterator[Path]:
+    """The run exported, and verified on replies of a few tokens: they say enough, and the tiny model never ends one."""
+    from kosent.export import levels
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KOSENT_HOME", str(tiny_run.parent / "home"))
+        patch.setattr(levels, "LONGEST_REPLY", 16)
         assert main(["export", str(tiny_run)]) == 0
     yield tiny_run / "kosent-q8_0.gguf"
 
@@ -182,7 +186,8 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             f"FROM {smollm2_gguf()}\n"
             'TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}'
             '<|im_start|>assistant\n"""\n'
-            'PARAMETER stop "<|im_end|>"\n',
+            'PARAMETER stop "<|im_end|>"\n'
+            "PARAMETER num_thread 1\n",  # two of them would wait for each other beside another test process
             encoding="utf-8",
         )
         command = [program, "create", "smol", "-f", str(folder / "Modelfile")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,20 +21,14 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_benchmark(SCRIPT, monkeypatch)
 
 
-def test_kosent_and_a_padded_loop_train_alike_and_are_measured(tiny_base: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--base",
-        str(tiny_base),
-        "--steps",
-        "2",
-        "--contenders",
-        "kosent-same-precision,padded",
-    ]
-    ended = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0, ended.stderr
-    outcome = json.loads(ended.stdout.splitlines()[-1])
+def test_kosent_and_a_padded_loop_train_alike_and_are_measured(
+    measuring: ModuleType, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measuring, "HELD_OUT", 6)
+    settings = ["--steps", "2", "--contenders", "kosent-same-precision,padded", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--base", str(tiny_base), *settings, "--output", str(tmp_path)])
+    measuring.main()
+    outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert outcome["benchmark"] == "finetune"
     values = {result["name"]: result["value"] for result in outcome["results"]}
     assert list(values) == [

@@ -146,8 +146,9 @@ def test_an_edited_message_branches_and_both_branches_stay(home: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "hits"),
     [
-        ("길", 1), ("퇴근", 1), ("근길", 1), ("퇴근길에", 1), ("엄마", 2), ("엄마 병원", 1), ("ㅋㅋ", 1), ("hello", 1), ("HELLO w", 1),
-        ("에 ", 2), ("마한테 화", 1), ("없는말", 0), ("", 0), ("   ", 0), ('"', 1), ("*", 0), ("😢", 1), ("AND", 0), ("50%", 1), ("마", 2),
+        ("길", 1), ("퇴근", 1), ("근길", 1), ("퇴근길에", 1), ("엄마", 2), ("엄마 병원", 1), ("ㅋㅋ", 1), ("hello", 1),
+        ("HELLO w", 1), ("에 ", 2), ("마한테 화", 1), ("없는말", 0), ("", 0), ("   ", 0), ('"', 1), ("*", 0), ("😢", 1),
+        ("AND", 0), ("50%", 1), ("마", 2),
     ],
 )  # fmt: skip
 def test_search_finds_any_part_of_a_text(home: Path, words: str, hits: int) -> None:
@@ -230,7 +231,8 @@ def test_the_first_format_is_brought_up_and_kept_beside(home: Path) -> None:
         old.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
         old.executescript(
             "INSERT INTO conversation VALUES (1, 10.0, 'ollama:kosent');"
-            "INSERT INTO message VALUES (1, 1, 'user', '예전 이야기', 'complete', 11.0), (2, 1, 'assistant', '네.', 'complete', 12.0);"
+            "INSERT INTO message VALUES (1, 1, 'user', '예전 이야기', 'complete', 11.0);"
+            "INSERT INTO message VALUES (2, 1, 'assistant', '네.', 'complete', 12.0);"
         )
     old.close()
     store = ConversationStore()
@@ -268,8 +270,8 @@ def test_what_a_damaged_file_still_holds_is_taken_over(home: Path) -> None:
     store.close()
     raw = bytearray(conversations_file().read_bytes())
     size = int.from_bytes(raw[16:18], "big")
-    pages = [number for number in range(len(raw) // size) if "이야기 12 가나".encode() in raw[number * size : (number + 1) * size]]
-    raw[pages[0] * size : (pages[0] + 1) * size] = b"\xff" * size
+    page = raw.index("이야기 12 가나".encode()) // size
+    raw[page * size : (page + 1) * size] = b"\xff" * size
     conversations_file().write_bytes(raw)
     again = ConversationStore()
     assert again.damage is not None and 30 <= again.damage.saved_messages < 40

@@ -17,7 +17,10 @@ from kosent.files import read_json
 from kosent.stages import Stages
 
 STAGES = ("base", "prepare", "finetune", "export", "verify", "evaluate", "reply")
-SHORT = ("--set", "training.epochs=2", "--set", "training.checkpoint_steps=1")
+SHORT = ("--set", "training.epochs=1", "--set", "training.batch_dialogues=4", "--set", "training.checkpoint_steps=1")
+"""Four steps."""
+OTHER = ("--set", "training.seed=1", "--set", "training.batch_dialogues=15")
+"""Another training, of one step."""
 
 
 @pytest.fixture
@@ -36,20 +39,20 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def kill_in(stage: str, command: list[str], folder: Path) -> str:
-    """Starts the demo and kills it, with its child, once `stage` has begun; what it had said by then."""
+    """Starts the demo and kills it, with its child, once `stage` is under way; what it had said by then."""
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
+    sign = "Going on after step" if stage == "finetune" else f"] {stage}:"
     said = ""
     for line in process.stderr:
         said += line
-        if f"] {stage}:" in line:
+        if sign in line:
             break
     else:
         pytest.fail(f"{stage} never began")
-    if stage == "finetune":
-        wait_for(lambda: bool(list(folder.glob("demo/run/checkpoints/*/complete.json"))))
-    else:
-        time.sleep(0.7)
+    assert f"] {stage}: kept" not in said
+    if stage != "finetune":
+        time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     return said
@@ -73,8 +76,9 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
     assert done.returncode == 0, done.stderr
     assert "| best constant reply |" in done.stdout
     assert all(f"] {stage}:" in done.stderr for stage in STAGES)
+    kill_in("prepare", command, broken)
     stopped_by_control_c(command, broken)
-    for stage in STAGES[1:]:
+    for stage in STAGES[2:]:
         kill_in(stage, command, broken)
     again = run(command, broken)
     assert again.returncode == 0, again.stderr
@@ -86,12 +90,12 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(
     third = run(command, straight)
     assert all(f"] {stage}: kept" in third.stderr for stage in STAGES)
     (straight / "demo" / "data" / "train.jsonl").write_text("", encoding="utf-8")
-    fourth = run([*command], straight)
+    fourth = run(command, straight)
     assert fourth.returncode == 0, fourth.stderr
     assert "] prepare: cleaning" in fourth.stderr and "no longer what it made" in fourth.stderr
     assert "] finetune: kept" in fourth.stderr, "its input is again what it was"
     assert (straight / "demo" / "data.old" / "train.jsonl").read_text(encoding="utf-8") == "", "moved aside, not removed"
-    said = kill_in("verify", [*command, "--set", "training.seed=1"], straight)
+    said = kill_in("verify", [*command, *OTHER], straight)
     assert "] finetune: training, the longest part (its command changed)" in said
     assert "] export: merging" in said and "changed since" in said
     record = read_json(straight / "demo" / "stages.json")

@@ -192,7 +192,7 @@ def test_the_count_is_that_of_ollama(ollama: str, monkeypatch: pytest.MonkeyPatc
     model = chat_model("ollama:smol", settings=Settings(max_tokens=1))
     assert isinstance(model, OllamaChat)
     messages: list[BaseMessage] = [
-        SystemMessage("You are kind."), HumanMessage("오늘은 비가 왔어요. " * 8), AIMessage("그랬군요."), HumanMessage("Really?"),
+        SystemMessage("You are kind."), HumanMessage("오늘은 비가 왔어요. " * 3), AIMessage("그랬군요."), HumanMessage("Really?"),
     ]  # fmt: skip
     real = model.invoke(messages).usage_metadata["input_tokens"]  # type: ignore[attr-defined, index]
     read, asked = (OllamaTokens(f"http://{ollama}", "smol", 2048) for _ in range(2))
@@ -204,10 +204,10 @@ def test_the_count_is_that_of_ollama(ollama: str, monkeypatch: pytest.MonkeyPatc
 
 def test_the_oldest_turns_give_way(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama)
-    settings = Settings(temperature=0.0, max_tokens=8, context=512)
+    settings = Settings(temperature=0.0, max_tokens=8, context=256)
     history = [kind(f"{number}번째로 한 이야기예요") for number in range(30) for kind in (HumanMessage, AIMessage)]
     reply = build_chain("ollama:smol", settings=settings, output="reply").invoke({"message": "끝", "history": history})
-    assert 0 < reply.dropped_turns < 30 and reply.usage is not None and reply.usage["input_tokens"] <= 504
+    assert 0 < reply.dropped_turns < 30 and reply.usage is not None and reply.usage["input_tokens"] <= 248
     with pytest.raises(ContextLengthError, match="too many"):
         build_chain("ollama:smol", settings=settings).invoke({"message": "길다 " * 400})
 
@@ -315,7 +315,7 @@ async def test_a_server_that_is_killed_and_started_again(ollama: str, monkeypatc
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("OLLAMA_HOST", address)
     with serving(tmp_path, address) as server:
-        (tmp_path / "Modelfile").write_text(f"FROM {smollm2_gguf()}\n", encoding="utf-8")
+        (tmp_path / "Modelfile").write_text(f"FROM {smollm2_gguf()}\nPARAMETER num_thread 1\n", encoding="utf-8")
         command = [ollama_program(), "create", "smol", "-f", str(tmp_path / "Modelfile")]
         subprocess.run(command, env=os.environ | {"OLLAMA_HOST": address, "HOME": str(tmp_path)}, check=True, capture_output=True)
         chain = build_chain("ollama:smol", settings=LONG, output="reply")

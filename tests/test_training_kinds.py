@@ -15,6 +15,7 @@ import torch
 from helpers import finetune_arguments
 from kosent import hf
 from kosent.cli import main
+from kosent.export import levels
 from kosent.files import read_json, read_jsonl, sha256
 from kosent.finetune import estimate as estimates
 from kosent.finetune.checkpoints import newest_checkpoint, seal
@@ -31,7 +32,10 @@ def losses(run: Path, key: str = "loss") -> list[float]:
     return [entry[key] for entry in read_jsonl(run / "metrics.jsonl") if key in entry]
 
 
-def test_all_weights_are_trained_saved_and_exported(tiny_base: Path, small_data: Path, tmp_path: Path, home: Path) -> None:
+def test_all_weights_are_trained_saved_and_exported(
+    tiny_base: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "LONGEST_REPLY", 16)
     run = tmp_path / "run"
     more = changed("lora.rank=0", "training.learning_rate=3e-3", "training.checkpoint_steps=20")
     assert main(finetune_arguments(small_data, run, tiny_base, *more)) == 0
@@ -42,8 +46,8 @@ def test_all_weights_are_trained_saved_and_exported(tiny_base: Path, small_data:
     tuned, base = hf.load_for_inference(str(run)), hf.load_for_inference(str(tiny_base))
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(tuned.model.state_dict()[name], base.model.state_dict()[name])
-    assert main(["export", str(run), "--quantization", "f32"]) == 0
-    assert main(["verify", str(run), str(run / "kosent-f32.gguf"), "--data", str(small_data), "--dialogues", "2"]) == 0
+    assert main(["export", str(run), "--quantization", "f32", "--no-verify"]) == 0
+    assert main(["verify", str(run), str(run / "kosent-f32.gguf"), "--data", str(small_data)]) == 0
 
 
 def test_four_bits_train_an_adapter(tiny_base: Path, small_data: Path, tmp_path: Path) -> None:
@@ -190,15 +194,15 @@ def test_what_does_not_fit_is_refused_with_what_would(
 def test_the_estimated_memory_is_what_training_takes(
     base: str, changes: list[str], small_data: Path, tmp_path: Path, home: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Within a fifth, on real bases."""
+    """Within a fifth, on real bases; memory peaks in one row, so one step of two rows is enough."""
     folder: Path = request.getfixturevalue(base)
     data = tmp_path / "data"
     shutil.copytree(small_data, data)
-    for split, count in (("train", 16), ("validation", 1)):
+    for split, count in (("train", 4), ("validation", 1)):
         lines = (small_data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     run = tmp_path / "run"
-    more = changed("training.epochs=1", "precision=float32", *changes)
+    more = changed("training.epochs=1", *changes)
     command = [sys.executable, "-m", "kosent", *finetune_arguments(data, run, folder), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
