@@ -77,6 +77,8 @@ def test_a_removed_conversation_takes_no_more_messages(home: Path) -> None:
     conversation = one.new("a")
     reply = one.add(conversation, "assistant", "", WRITING)
     two.delete(conversation)
+    with pytest.raises(KosentError, match="deleted in another window"):
+        one.add(conversation, "user", "아직")
     two.forget([conversation])
     one.update(reply, "늦은 답", COMPLETE)  # a reply that was under way
     with pytest.raises(KosentError, match="deleted in another window"):
@@ -100,11 +102,11 @@ def test_a_killed_program_leaves_what_it_had_written(home: Path) -> None:
 def test_a_reply_that_nobody_goes_on_writing_becomes_a_stopped_one(home: Path) -> None:
     store = ConversationStore()
     conversation = store.new("m")
-    store.add(conversation, "assistant", "쓰다가 만", WRITING)
+    store.add(conversation, "assistant", "쓰다가 만", WRITING, facts={"card": True})
     store._db.execute("UPDATE message SET written = written - ?", (FORGOTTEN_AFTER + 1,))
     store.close()
     again = ConversationStore()
-    assert [(m.status, m.facts) for m in again.messages(conversation)] == [(STOPPED, {"cut_off": True})]
+    assert [(m.status, m.facts) for m in again.messages(conversation)] == [(STOPPED, {"card": True, "cut_off": True})]
     assert found(again, "만") == ["쓰다가 만"]
 
 

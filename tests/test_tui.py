@@ -320,3 +320,23 @@ async def test_the_chat_runs_on_a_real_model(store: ConversationStore, tiny_gguf
         assert "문맥" in facts(chat)
     expected = build_chain(chat_model(str(tiny_gguf), settings=backend.settings), settings=backend.settings)
     assert stored(store)[1][0] == expected.invoke({"message": "안녕"})
+
+
+async def test_a_crisis_is_met_without_a_model_too(store: ConversationStore) -> None:
+    """The card does not wait for a model that is being loaded, or that cannot be."""
+    backend = ScriptedBackend("네.", problems=(ModelError("gone", hint="ollama serve"),) * 2)
+    async with opened(store, backend=backend, model="ollama:x") as (chat, pilot):
+        await say(pilot, "이제 다 정리했어. 죽고 싶어")
+        await until(pilot, finished(chat))
+        await until(pilot, lambda: bool(chat.query(Bubble).last().query_one(".card").display))
+    assert store.messages(store.latest() or 0)[1].facts["card"]
+
+
+async def test_an_escape_that_is_held_down(store: ConversationStore) -> None:
+    """The note below the stopped reply is there all the same."""
+    async with opened(store, "천천히 아주 길게. 이어지는 대답이에요. " * 20, delay=0.01) as (chat, pilot):
+        await say(pilot, "길게")
+        await until(pilot, lambda: len(chat.query(Bubble).last().text) > 5)
+        await pilot.press(*["escape"] * 8)
+        await until(pilot, lambda: chat.query(Bubble).last().note() == KO["stopped"])
+        assert chat.query(Bubble).last().can("continue")

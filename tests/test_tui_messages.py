@@ -15,8 +15,9 @@ from textual.widgets import Static
 
 from chat_helpers import bubbles, finished, notices, opened, say, stored, until
 from kosent.conversations import COMPLETE, STOPPED, ConversationStore
+from kosent.errors import ServerDownError
 from kosent.tui import clipboard
-from kosent.tui.bubble import Bubble
+from kosent.tui.bubble import Bubble, code_of
 from kosent.tui.composer import Composer
 from kosent.tui.dialogs import PassageDialog
 from kosent.tui.pane import Pane
@@ -303,3 +304,95 @@ async def test_a_stopped_reply_is_no_lost_one(store: ConversationStore) -> None:
         await until(pilot, lambda: not chat.query(Bubble))
         await chat.query_one(Pane).open(conversation)
         assert bubbles(chat)[1][2] == KO["stopped"] and stored(store)[1][1] == STOPPED
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("1. 먼저\n   ```bash\n   ls\n   ```\n2. 다음 설명", "ls"),
+        ("문장 속 ```ls``` 처럼\n다음 줄", ""),
+        ("```\n하나\n```\n글\n~~~python\n둘\n~~~", "하나\n\n둘"),
+        ("```python\n끝나지 않는", "끝나지 않는"),
+        ("````\n```\n안\n```\n````", "```\n안\n```"),
+    ],
+)
+def test_the_code_of_a_message_is_what_stands_between_fences(text: str, code: str) -> None:
+    assert code_of(text) == code
+
+
+async def test_what_is_copied_cannot_type_into_a_shell(store: ConversationStore, clip: Path) -> None:
+    """A sequence that ends pasting would let the next line run."""
+    store.add(store.new("m"), "user", "rm -rf 하나\x1b[201~\n")
+    async with opened(store) as (chat, pilot):
+        await on_message(pilot, 0, "c")
+        await until(pilot, lambda: KO["copied"] in notices(chat))
+        assert clip.read_bytes().decode("utf-16-le") == "rm -rf 하나\n"
+
+
+async def test_what_was_being_written_is_there_again_after_editing(store: ConversationStore) -> None:
+    """Whether the edited message is sent or left."""
+    async with opened(store, "네.") as (chat, pilot):
+        await say(pilot, "하나")
+        await until(pilot, finished(chat))
+        chat.query_one(Composer).insert("쓰던 말")
+        await on_message(pilot, 0, "e", "escape")
+        assert chat.query_one(Composer).text == "쓰던 말"
+        await on_message(pilot, 0, "e")
+        await pilot.press("enter")
+        await until(pilot, lambda: chat.query(Bubble)[0].message.versions[1:] != () and finished(chat)())
+        assert chat.query_one(Composer).text == "쓰던 말"
+
+
+async def test_another_window_may_change_everything(store: ConversationStore) -> None:
+    """It branches, finishes or deletes what is open here: nothing is overwritten, and the chat goes on."""
+    async with opened(store, "네.") as (chat, pilot):
+        await say(pilot, "하나")
+        await until(pilot, finished(chat))
+        other = ConversationStore()
+        other.add(store.latest() or 0, "user", "다른 창에서 고친 말", parent=None)
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: texts(chat) == ["하나", "네."] and finished(chat)())
+        assert len(chat.query(Bubble)[1].message.versions) == 2
+        other.delete(store.latest() or 0)
+        other.forget([chat.query_one(Pane).conversation or 0])
+        other.close()
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: "다른 창에서" in notices(chat) or "another window" in notices(chat))
+        await pilot.press("ctrl+n")
+        await say(pilot, "새로")
+        await until(pilot, lambda: bool(texts(chat)) and texts(chat)[-1] == "네." and finished(chat)())
+
+
+async def test_a_reply_that_another_window_finished_is_not_written_over(store: ConversationStore) -> None:
+    """Going on with it shows what has become of it."""
+    conversation = store.new("m")
+    store.add(conversation, "user", "길게")
+    reply = store.add(conversation, "assistant", "앞부분", STOPPED)
+    async with opened(store, "나중") as (chat, pilot):
+        other = ConversationStore()
+        other.update(reply, "앞부분과 뒷부분.", COMPLETE)
+        other.close()
+        await on_message(pilot, 1, "x")
+        await until(pilot, lambda: texts(chat)[1] == "앞부분과 뒷부분.")
+        assert stored(store)[1] == ("앞부분과 뒷부분.", COMPLETE)
+
+
+async def test_going_on_without_a_server_keeps_what_there_was(store: ConversationStore) -> None:
+    """It stays a stopped reply, with its card and sources, and says why it did not go on."""
+    conversation = store.new("m")
+    store.add(conversation, "user", "길게")
+    store.add(conversation, "assistant", "앞부분", STOPPED, facts={"card": True, "safety": "crisis"})
+    async with opened(store, ServerDownError("gone", hint="ollama serve")) as (chat, pilot):
+        await on_message(pilot, 1, "x")
+        await until(pilot, lambda: "ollama serve" in bubbles(chat)[1][2])
+    message = store.messages(conversation)[1]
+    assert (message.content, message.status, message.facts["card"]) == ("앞부분", STOPPED, True)
+
+
+async def test_a_conversation_of_one_reply_alone(store: ConversationStore) -> None:
+    """As some imported files have them: there is nothing to answer again."""
+    store.import_conversation([("assistant", "안녕하세요")])
+    async with opened(store, "네.") as (chat, pilot):
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: KO["nothing_to_do"] in notices(chat))
+        assert not chat.query(Bubble)[0].can("again") and not chat.query(Bubble)[0].can("continue")

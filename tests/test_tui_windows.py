@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import time
 from contextlib import nullcontext
@@ -430,3 +431,69 @@ async def test_leaving_does_not_wait_for_a_model(store: ConversationStore) -> No
     async with opened(store, backend=backend) as (_, pilot):
         await pilot.press("ctrl+q")
     assert time.monotonic() - began < 50
+
+
+async def test_what_cannot_be_stored_does_not_end_the_chat(store: ConversationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a locked file: it is said, in the list, the settings, the search and the theme."""
+
+    def full(*_: object, **__: object) -> Any:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    three(store)
+    async with opened(store) as (chat, pilot):
+        for name in ("pin", "delete", "configure", "search", "prefer", "changed_elsewhere", "choose"):
+            monkeypatch.setattr(store, name, full)
+        await pilot.press("ctrl+b", "p", "d")
+        await until(pilot, lambda: notices(chat).count("disk is full") >= 2)
+        chat.query_one(Pane).configure({"temperature": 0.1})
+        chat.action_theme("kosent-light")
+        await pilot.press("ctrl+f", "가")
+        await until(pilot, lambda: notices(chat).count("disk is full") >= 5)
+        await pilot.press("escape")
+        assert chat.is_running
+
+
+async def test_a_path_of_nobody(store: ConversationStore) -> None:
+    """`~name` of a user who is not there is an error like any other."""
+    three(store)
+    async with opened(store) as (chat, pilot):
+        await pilot.press("ctrl+s")
+        dialog = await window(pilot, ExportDialog)
+        dialog.query_one("#path", Input).value = "~nobody-of-this-name/x.md"
+        dialog.query_one("#save", Button).press()
+        await closed(pilot)
+        await until(pilot, lambda: "home" in notices(chat))
+
+
+async def test_keys_of_the_chat_do_nothing_under_a_window(store: ConversationStore) -> None:
+    """A second Ctrl+F opens no second search, Ctrl+N begins nothing behind it."""
+    three(store)
+    async with opened(store, "네.") as (chat, pilot):
+        await pilot.press("ctrl+f")
+        await window(pilot, SearchDialog)
+        await pilot.press("ctrl+f", "ctrl+n", "ctrl+r", "ctrl+s")
+        await pilot.pause(0.1)
+        assert len(chat.screen_stack) == 2 and [text for _, text, _ in bubbles_below(chat)] == ["셋"]
+
+
+def bubbles_below(chat: ChatApp) -> list[tuple[str, str, str]]:
+    return [(one.message.role, one.text, one.note()) for one in chat.screen_stack[0].query(Bubble)]
+
+
+async def test_a_window_that_becomes_narrow_shows_the_conversation(store: ConversationStore) -> None:
+    """The list leaves when there is no room beside it, and comes back when there is."""
+    three(store)
+    async with opened(store) as (chat, pilot):
+        for width, there in ((50, False), (120, True), (90, False)):
+            await pilot.resize_terminal(width, 30)
+            await until(pilot, lambda there=there: chat.query_one(Sidebar).display == there)  # type: ignore[misc]
+
+
+async def test_choosing_the_open_conversation_does_not_stop_its_reply(store: ConversationStore) -> None:
+    """Ctrl+B and Enter is a way back to the input."""
+    async with opened(store, "오래. 이어지는 말이에요. " * 20, delay=0.005) as (chat, pilot):
+        await say(pilot, "잠깐")
+        await until(pilot, lambda: len(chat.query(Bubble).last().text) > 3)
+        await pilot.press("ctrl+b", "enter")
+        assert chat.query_one(Pane).busy and isinstance(chat.focused, Composer)
+        await pilot.press("escape")

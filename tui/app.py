@@ -11,11 +11,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, cast
 
-from textual import on, work
-from textual.app import App, ComposeResult, SystemCommand
+from textual import events, on, work
+from textual.app import App, ComposeResult, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.containers import Horizontal
@@ -38,6 +39,10 @@ SECONDS_BETWEEN_LOOKS = 2.0
 """How often it is looked whether another window has written."""
 NARROW, WIDE = 60, 100
 """Columns: below the first the list covers the conversation, from the second on it stands beside it all the time."""
+
+
+BELOW = {"new", "list", "search", "messages", "models", "settings", "again", "export", "help"}
+"""Actions whose keys do nothing while a window is open."""
 
 
 class ChatScreen(Localized[None]):
@@ -112,6 +117,11 @@ class ChatApp(App[None]):
         self.call_after_refresh(self.models.load, self.models.wanted)  # after the first paint: it imports much
 
     @property
+    def there(self) -> bool:
+        """Whether there is a screen: not before the first paint, and not while the chat is being left."""
+        return bool(self.screen_stack) and bool(self.screen_stack[0].query(Sidebar)) and bool(self.screen_stack[0].query(Pane))
+
+    @property
     def pane(self) -> Pane:
         return self.screen_stack[0].query_one(Pane)
 
@@ -140,7 +150,7 @@ class ChatApp(App[None]):
     # --- models
 
     def _models_changed(self) -> None:
-        if not self.is_running:
+        if not self.there:
             return
         self.pane.describe()
         if self.models.loading or not self.models.nothing_there:
@@ -169,9 +179,16 @@ class ChatApp(App[None]):
 
     def _run_demo(self) -> None:
         """Gives the terminal to `kosent demo`, which shows its own progress."""
-        with self.suspend():
-            subprocess.run([sys.executable, "-m", "kosent", "demo"], check=False)
-            input(self.texts["demo_back"])
+        before = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the demo
+        try:
+            with self.suspend():
+                subprocess.run([sys.executable, "-m", "kosent", "demo"], check=False)
+                with suppress(EOFError):
+                    input(self.texts["demo_back"])
+        except SuspendNotSupported:
+            self.pane.say(self.texts["nothing_to_do"])
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def action_models(self) -> None:
         from kosent.tui.model_dialog import ModelDialog
@@ -192,13 +209,26 @@ class ChatApp(App[None]):
         except sqlite3.Error as error:
             self.pane.say(one_line(error), severity="error")
 
-    @on(Pane.Changed)
-    def _look(self) -> None:
-        if self.store.changed_elsewhere():
-            self.list_conversations()
+    async def _look(self) -> None:
+        if not self.there:
+            return
+        with self.pane.excused():
+            if self.store.changed_elsewhere():
+                self.list_conversations()
+                await self.pane.reload()
 
     def on_pane_changed(self) -> None:
-        self.list_conversations()
+        if self.there:
+            self.list_conversations()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """The list stands beside the conversation where there is room, and never covers what is being written."""
+        if self.there:
+            self.sidebar.display = event.size.width >= WIDE or self.sidebar.entries.has_focus
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Under a window nothing else is opened, asked or changed."""
+        return len(self.screen_stack) <= 1 or action not in BELOW
 
     async def action_new(self) -> None:
         """Leaves the conversation as it is on disk and begins another."""
@@ -227,7 +257,8 @@ class ChatApp(App[None]):
 
         async def opened(found: Found | None) -> None:
             if found is not None:
-                await self.pane.open(found.conversation, found.message)
+                with self.pane.excused():
+                    await self.pane.open(found.conversation, found.message)
 
         self.push_screen(SearchDialog(self.texts, self.store), opened)
 
@@ -282,7 +313,8 @@ class ChatApp(App[None]):
 
     def action_theme(self, name: str) -> None:
         self.theme = name
-        self.store.prefer("theme", name)
+        with self.pane.excused():
+            self.store.prefer("theme", name)
 
     def action_command_palette(self) -> None:
         if self.use_command_palette and not CommandPalette.is_open(cast("App[object]", self)):
@@ -305,7 +337,8 @@ class ChatApp(App[None]):
 
     def on_unmount(self) -> None:
         if self.deleted:
-            self.store.forget(self.deleted)
+            with suppress(sqlite3.Error):  # an hour later the next window tries again
+                self.store.forget(self.deleted)
 
 
 def keys_of(action: str) -> str:

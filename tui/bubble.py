@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -30,6 +32,7 @@ VERBS = {  # the second key is where the first one lies on a Korean keyboard
 }
 SHOWN = {verb: keys[0] for verb, keys in VERBS.items() if "," in keys}
 """The key as the footer shows it, where there are two."""
+_FENCED = re.compile(r"^[ \t>]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t>]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class Actions(Static):
@@ -113,11 +116,11 @@ class Bubble(Vertical, can_focus=True):
     def note(self) -> str:
         """What is to be said about how the message came to be, one thing a line."""
         facts, lines = self.message.facts, []
+        reason = self.problem or one_line(facts.get("problem", ""))
         if not self.live:
             if self.message.status == WRITING or facts.get("cut_off"):
                 lines.append(self.texts["cut_off"])
-            elif self.message.status == FAILED or (self.problem and self.message.status == STOPPED):
-                reason = self.problem or one_line(facts.get("problem", ""))
+            elif self.message.status == FAILED or (reason and self.message.status == STOPPED):
                 lines.append(self.texts["failed"].format(reason=reason) if reason else self.texts["failed_before"])
             elif self.message.status == STOPPED:
                 lines.append(self.texts["stopped"])
@@ -139,10 +142,10 @@ class Bubble(Vertical, can_focus=True):
         place = versions.index(self.message.id) if self.message.id in versions else 0
         return {
             "copy": bool(self.text),
-            "code": "```" in self.text,
+            "code": bool(code_of(self.text)),
             "edit": user,
-            "again": not user,
-            "continue": not user and bool(self.text.strip()) and self.unfinished,
+            "again": not user and self.message.parent is not None,
+            "continue": not user and self.message.parent is not None and bool(self.text.strip()) and self.unfinished,
             "sources": bool(self.message.facts.get("citations")),
             "previous": place > 0,
             "next": place < len(versions) - 1,
@@ -185,6 +188,10 @@ class Bubble(Vertical, can_focus=True):
         line.update(text)
         line.display = bool(text)
 
+    async def on_unmount(self) -> None:
+        if self._stream is not None:
+            await self._stream.stop()
+
     async def become(self, message: StoredMessage, *, live: bool, problem: str = "") -> None:
         """Shows what the message has become. While it is `live` only what is new is drawn; at the end the whole text once more,
         so that nothing half-parsed stays."""
@@ -205,3 +212,8 @@ class Bubble(Vertical, can_focus=True):
             self._shown = text
         if described:
             self._describe()
+
+
+def code_of(text: str) -> str:
+    """What stands between fences in a Markdown text, blocks separated by an empty line."""
+    return "\n\n".join(dedent(block).rstrip("\n") for _, block in _FENCED.findall(printable(text)))

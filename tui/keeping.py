@@ -22,27 +22,36 @@ if TYPE_CHECKING:
 
 async def asked(app: ChatApp, verb: str, number: int | None) -> None:
     """Does what the list of conversations was asked for (`Sidebar.Asked`)."""
-    conversation = app.store.conversation(number) if number is not None else None
-    if verb == "undo":
-        undo(app)
-    elif conversation is None:  # another window has removed it
-        app.list_conversations()
-    elif verb == "open":
-        app.hide_list()
+    with app.pane.excused():
+        conversation = app.store.conversation(number) if number is not None else None
+        if verb == "undo":
+            undo(app)
+        elif conversation is None:  # another window has removed it
+            app.list_conversations()
+        elif verb == "open":
+            await _open(app, conversation)
+        elif verb == "rename":
+            _rename(app, conversation)
+        elif verb == "pin":
+            app.store.pin(conversation.id, not conversation.pinned)
+            app.list_conversations()
+        elif verb == "delete":
+            await _delete(app, conversation)
+
+
+async def _open(app: ChatApp, conversation: Conversation) -> None:
+    app.hide_list()
+    if conversation.id == app.pane.conversation:  # a reply that streams in it goes on
+        app.pane.composer.focus()
+    else:
         await app.pane.open(conversation.id)
-    elif verb == "rename":
-        _rename(app, conversation)
-    elif verb == "pin":
-        app.store.pin(conversation.id, not conversation.pinned)
-        app.list_conversations()
-    elif verb == "delete":
-        await _delete(app, conversation)
 
 
 def _rename(app: ChatApp, conversation: Conversation) -> None:
     def renamed(title: str | None) -> None:
         if title:
-            app.store.rename(conversation.id, title)
+            with app.pane.excused():
+                app.store.rename(conversation.id, title)
             app.list_conversations()
 
     app.push_screen(LineDialog(app.texts, app.texts["rename_title"], conversation.title), renamed)
@@ -67,7 +76,8 @@ def undo(app: ChatApp) -> None:
     app.store.restore(conversation)
     app.list_conversations(conversation)
     restored = app.store.conversation(conversation)
-    app.pane.say(app.texts["restored"].format(title=one_line(restored.title if restored else "")))
+    said = app.texts["restored"].format(title=one_line(restored.title)) if restored else app.texts["nothing_to_undo"]
+    app.pane.say(said)
 
 
 def export(app: ChatApp) -> None:
@@ -76,7 +86,7 @@ def export(app: ChatApp) -> None:
 
     def name_for(form: Form, everything: bool) -> str:
         one = None if everything or current is None else app.store.conversation(current)
-        return str(Path.cwd() / export_name(one.title if one else "", form, datetime.now()))
+        return str(here() / export_name(one.title if one else "", form, datetime.now()))
 
     def write(wanted: Wanted) -> str:
         target = Path(wanted.path).expanduser()
@@ -132,9 +142,17 @@ def forget(app: ChatApp) -> None:
     app.push_screen(ConfirmDialog(app.texts, app.texts["forget_title"], question, yes="delete_all"), confirmed)
 
 
+def here() -> Path:
+    """The current folder, or the user's own where that one was removed meanwhile."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path.home()
+
+
 def told(app: ChatApp, act: Callable[[], str]) -> None:
     """Does it and says how it went."""
     try:
         app.pane.say(one_line(act()))
-    except (KosentError, OSError, sqlite3.Error) as error:
+    except (KosentError, OSError, RuntimeError, sqlite3.Error) as error:  # RuntimeError: `~name` of nobody
         app.pane.say(reason_of(app.texts, error), severity="error")

@@ -6,8 +6,10 @@ never blocked.
 
 from __future__ import annotations
 
-import re
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +21,14 @@ from textual.widgets import Static
 from textual.worker import Worker, WorkerCancelled
 
 from kosent import safety
-from kosent.conversations import LAST, WRITING, ConversationStore, StoredMessage
+from kosent.conversations import COMPLETE, LAST, WRITING, ConversationStore, StoredMessage
 from kosent.conversations.history import history_of
 from kosent.errors import KosentError
-from kosent.tui.bubble import Bubble
+from kosent.text import printable
+from kosent.tui.bubble import Bubble, code_of
 from kosent.tui.composer import Composer
 from kosent.tui.facts import facts_line
-from kosent.tui.models import Models
+from kosent.tui.models import Models, in_thread
 from kosent.tui.reply_writer import ReplyWriter
 from kosent.tui.texts import Texts, one_line, reason_of
 from kosent.tui.transcript import Transcript
@@ -33,7 +36,8 @@ from kosent.tui.transcript import Transcript
 DRAFT = "draft"
 """The preference that keeps what is written but not sent."""
 SECONDS_BETWEEN_DRAFTS = 0.5
-_FENCED = re.compile(r"```[^\n]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+SECONDS_OF_ANOTHER = 5.0
+"""A reply that was stored less long ago may be another window's, which is still writing it."""
 
 
 class Pane(Vertical):
@@ -56,7 +60,8 @@ class Pane(Vertical):
         self.reply: Worker[None] | None = None
         self.writer: ReplyWriter | None = None
         self.edited: StoredMessage | None = None
-        self._draft = self._facts = ""
+        self._draft: str | None = ""
+        self._facts = self._put_by = ""
 
     def compose(self) -> ComposeResult:
         yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", classes="notice", id="long", markup=False)
@@ -91,7 +96,7 @@ class Pane(Vertical):
         return self.store.messages(self.conversation) if self.conversation is not None else []
 
     def _bubble(self, message: StoredMessage) -> Bubble:
-        live = self.busy and self.writer is not None and self.writer.message == message.id
+        live = self.writer is not None and self.writer.message == message.id and not self.writer.ended
         return Bubble(message, self.texts, self.lang, live=live)
 
     def say(self, text: str, *, severity: Any = "information") -> None:
@@ -111,6 +116,8 @@ class Pane(Vertical):
         """Shows a conversation, or with None a new one; a reply that streams is stopped and kept."""
         await self.stopped()
         self._leave_editing()
+        if conversation is not None and self.store.conversation(conversation) is None:
+            raise KosentError(self.texts["elsewhere"])
         self.conversation, self.unsaved = conversation, {}
         if at is not None:
             self.store.choose(at)
@@ -119,6 +126,16 @@ class Pane(Vertical):
             self.composer.focus()
         self.describe()
         self.post_message(self.Changed())
+
+    async def reload(self) -> None:
+        """Shows what another window has written in this conversation; not while a reply streams or a message is edited."""
+        if self.busy or self.edited is not None:
+            return
+        stored = self._stored()
+        if [(one.id, one.status, one.content) for one in stored] != [
+            (one.id, one.status, one.content) for one in self.transcript.messages
+        ]:
+            await self.transcript.show(stored)
 
     def settings(self) -> dict[str, Any]:
         """Persona and parameters that this conversation has of its own."""
@@ -129,7 +146,8 @@ class Pane(Vertical):
         self.unsaved = own
         if self.conversation is not None:
             name = self.models.loaded.name if self.models.loaded else self.models.wanted
-            self.store.configure(self.conversation, model=name, settings=own)
+            with self.excused():
+                self.store.configure(self.conversation, model=name, settings=own)
 
     # --- saying something
 
@@ -138,19 +156,12 @@ class Pane(Vertical):
         if self.busy:
             self.say(self.texts["busy"], severity="warning")
             return
-        try:
+        with self.excused():  # what cannot be stored stays where it was written
             message = self._keep_sent(sent.text)
-        except (sqlite3.Error, KosentError) as error:  # the text stays where it was written
-            self._not_stored(error)
-            return
-        self.composer.text = ""
-        self.keep_draft()
-        if self.edited is not None:
+            self.composer.text = ""
             self._leave_editing()
-            await self.transcript.show(self._stored())
-        else:
-            await self.transcript.add(self._one(message))
-        await self._answer(message)
+            self.keep_draft()
+            await self._answer(message)
 
     def _keep_sent(self, text: str) -> int:
         if self.conversation is None:
@@ -158,38 +169,58 @@ class Pane(Vertical):
             self.conversation = self.store.new(name, self.unsaved)
         return self.store.add(self.conversation, "user", text, parent=LAST if self.edited is None else self.edited.parent)
 
-    def _one(self, message: int) -> StoredMessage:
-        return next(one for one in reversed(self._stored()) if one.id == message)
-
-    def _not_stored(self, error: BaseException) -> None:
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            self.store.distrust()
-        reason = reason_of(self.texts, error) if isinstance(error, KosentError) else one_line(error)
-        self.say(self.texts["not_stored"].format(reason=reason), severity="error")
-
-    async def _answer(self, question: int, continued: StoredMessage | None = None) -> None:
-        """Asks for a reply to the user's message `question`, or for the rest of one."""
-        assert self.conversation is not None
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """What cannot be read or stored is said, and the chat goes on."""
         try:
-            if continued is None:
-                row = self.store.add(self.conversation, "assistant", "", WRITING, parent=question)
-                self.writer = ReplyWriter(self.store, row)
-            else:
-                row = continued.id
-                self.writer = ReplyWriter(self.store, row, begun=continued.content, facts=dict(continued.facts))
+            yield
         except (sqlite3.Error, KosentError) as error:
-            self._not_stored(error)
-            return
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                self.store.distrust()
+            ours = isinstance(error, KosentError)
+            said = reason_of(self.texts, error) if ours else self.texts["not_stored"].format(reason=one_line(error))
+            self.say(said, severity="error")
+
+    async def _answer(self, question: int) -> None:
+        """Asks for a reply to the user's message `question`."""
+        assert self.conversation is not None
+        row = self.store.add(self.conversation, "assistant", "", WRITING, parent=question)
+        await self._begin(ReplyWriter(self.store, row))
+
+    async def _continue(self, message: StoredMessage) -> None:
+        """Asks for the rest of a reply, as it now is: another window may have written it."""
+        now = next((one for one in self._stored() if one.id == message.id), None)
+        if now is None or (now.status == COMPLETE and now.facts.get("finish_reason") != "length"):
+            await self.transcript.show(self._stored())
+        elif now.status == WRITING and time.time() - now.written < SECONDS_OF_ANOTHER:
+            self.say(self.texts["busy"], severity="warning")
+        else:
+            await self._begin(ReplyWriter(self.store, now.id, begun=now.content, facts=dict(now.facts)))
+
+    async def _begin(self, writer: ReplyWriter) -> None:
+        """Shows the path to the reply, which another window may have changed, and lets it be written."""
+        self.store.choose(writer.message)
         path = self._stored()
-        self.reply = self._write(self.writer, path)
-        if continued is None:
-            await self.transcript.add(replace(path[-1]))
+        place = next((number for number, one in enumerate(path) if one.id == writer.message), None)
+        if not place:
+            raise KosentError(self.texts["elsewhere"])
+        self.writer = writer
+        shown = [one.id for one in self.transcript.messages]
+        wanted = [one.id for one in path]
+        if shown == wanted[:-1]:
+            await self.transcript.add(path[-1])
+        elif shown == wanted[:-2]:
+            await self.transcript.add(path[-2])
+            await self.transcript.add(path[-1])
+        elif shown != wanted:
+            await self.transcript.show(path)
+        self.reply = self._write(writer, path[: place + 1])
         self.post_message(self.Changed())
 
     @work(exclusive=True, group="reply")
     async def _write(self, writer: ReplyWriter, path: list[StoredMessage]) -> None:
-        place = next(number for number, one in enumerate(path) if one.id == writer.message)
-        shown = replace(path[place], content=writer.text, status=WRITING)
+        *before, question, last = path
+        shown = replace(last, content=writer.text, status=WRITING)
 
         async def show(live: bool = True) -> None:
             problem = reason_of(self.texts, writer.problem) if writer.problem else ""
@@ -201,19 +232,24 @@ class Pane(Vertical):
                 await bubble.become(now, live=live, problem=problem)
             self.describe()
 
+        said = [one.content for one in before if one.role == "user"]
         try:
+            if not writer.begun and await in_thread(in_crisis, said, question.content):
+                writer.facts["card"] = True  # also where no model is there to answer
+                await show()
             chain = await self.models.chain(self.settings())
-            await writer.write(chain, path[place - 1].content, history_of(path[: place - 1]), show)
+            await writer.write(chain, question.content, history_of(before), show)
         except Exception as error:  # the model could not be loaded
             writer.fail(error)
         finally:
             writer.end()
-            if self.is_running:
+            if self.is_running and self.is_attached:
                 await show(live=False)
                 self.call_later(self._after_reply)
 
     def _after_reply(self) -> None:
-        self.describe()
+        if self.is_attached:
+            self.describe()
         self.post_message(self.Changed())
 
     # --- stopping
@@ -221,15 +257,15 @@ class Pane(Vertical):
     def action_stop(self) -> None:
         if self.edited is not None:
             self._leave_editing()
-            self.composer.text = ""
-        elif self.busy and self.reply is not None:
+        elif self.busy and self.reply is not None and not self.reply.is_cancelled:
             self.reply.cancel()
         self.composer.focus()
 
     async def stopped(self) -> None:
         """Stops a reply that streams and waits until it is stored."""
         if self.busy and self.reply is not None:
-            self.reply.cancel()
+            if not self.reply.is_cancelled:
+                self.reply.cancel()
             try:
                 await self.reply.wait()
             except WorkerCancelled:
@@ -241,9 +277,9 @@ class Pane(Vertical):
     async def asked(self, asked: Bubble.Asked) -> None:
         message, verb = asked.of.message, asked.verb
         if verb == "copy":
-            self.app.copy_to_clipboard(message.content)
+            self.app.copy_to_clipboard(printable(message.content))
         elif verb == "code":
-            self.app.copy_to_clipboard("\n\n".join(_FENCED.findall(message.content)))
+            self.app.copy_to_clipboard(code_of(message.content))
         elif verb == "sources":
             from kosent.tui.dialogs import PassageDialog
 
@@ -252,28 +288,32 @@ class Pane(Vertical):
             self.say(self.texts["busy"], severity="warning")
         elif verb == "edit":
             self._edit(message)
-        elif verb == "again" and message.parent is not None:
+        else:
+            with self.excused():
+                await self._change(message, verb)
+
+    async def _change(self, message: StoredMessage, verb: str) -> None:
+        if verb == "again":
             await self._again(message)
-        elif verb == "continue" and message.parent is not None:
-            await self._answer(message.parent, message)
+        elif verb == "continue":
+            await self._continue(message)
         elif verb in ("previous", "next"):
             await self._step(message, -1 if verb == "previous" else 1)
 
     async def again(self) -> None:
         """Another reply to the last message."""
         last = self.transcript.messages[-1] if self.transcript.messages else None
-        if last is None or self.busy:
+        if last is None or self.busy or (last.role != "user" and last.parent is None):
             self.say(self.texts["busy" if self.busy else "nothing_to_do"])
-        elif last.role == "user":
-            await self._answer(last.id)
-        else:
-            await self._again(last)
+            return
+        with self.excused():
+            if last.role == "user":
+                await self._answer(last.id)
+            else:
+                await self._again(last)
 
     async def _again(self, message: StoredMessage) -> None:
-        assert message.parent is not None and self.conversation is not None
-        path = self._stored()
-        place = next((number for number, one in enumerate(path) if one.id == message.id), len(path))
-        await self.transcript.show(path[:place])
+        assert message.parent is not None
         await self._answer(message.parent)
         self.composer.focus()
 
@@ -285,6 +325,8 @@ class Pane(Vertical):
             self.describe()
 
     def _edit(self, message: StoredMessage) -> None:
+        if self.edited is None:
+            self._put_by = self.composer.text
         self.edited = message
         self.composer.text = message.content
         self.composer.move_cursor(self.composer.document.end)
@@ -292,7 +334,10 @@ class Pane(Vertical):
         self.composer.focus()
 
     def _leave_editing(self) -> None:
-        self.edited = None
+        """What was being written before the editing is there again."""
+        if self.edited is not None:
+            self.composer.text, self._put_by, self.edited = self._put_by, "", None
+            self.composer.move_cursor(self.composer.document.end)
         self.query_one("#editing").display = False
 
     # --- moving and keeping
@@ -326,4 +371,8 @@ class Pane(Vertical):
             try:
                 self.store.prefer(DRAFT, text)
             except sqlite3.Error:
-                self._draft = ""  # tried again at the next moment
+                self._draft = None  # tried again at the next moment
+
+
+def in_crisis(said: list[str], message: str) -> bool:
+    return safety.assess_conversation(said, message).level == "crisis"

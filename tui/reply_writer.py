@@ -7,11 +7,11 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kosent.conversations import COMPLETE, FAILED, STOPPED, WRITING, ConversationStore
 from kosent.errors import InterruptedReplyError
+from kosent.text import PrintableStream, printable
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_SHOWS = 0.125
 """Markdown is parsed and drawn anew for each, so not for every token."""
 SECONDS_BETWEEN_SAVES = 0.4
+PASSING = ("problem", "cut_off", "finish_reason", "dropped_turns")
+"""Facts of a stopped reply that do not hold of it once it has gone on."""
 
 
 class ReplyWriter:
@@ -30,11 +32,13 @@ class ReplyWriter:
     def __init__(self, store: ConversationStore, message: int, *, begun: str = "", facts: dict[str, Any] | None = None) -> None:
         self.store, self.message, self.begun = store, message, begun
         self.text = begun
-        self.facts: dict[str, Any] = {key: value for key, value in (facts or {}).items() if key in ("card", "citations")}
+        self.facts: dict[str, Any] = {key: value for key, value in (facts or {}).items() if key not in PASSING}
+        self._clean = PrintableStream()
         self.problem: BaseException | None = None
         self.status = WRITING
         self._started = self._first = 0.0
-        self._opened = self._ended = False
+        self._opened = False
+        self.ended = False
         self._replaced = int((facts or {}).get("replaced", 0))
 
     async def write(
@@ -60,7 +64,7 @@ class ReplyWriter:
         except InterruptedReplyError as error:
             self.status, self.problem = STOPPED, error
         except Exception as error:  # whatever a backend raises must not end the chat
-            self.status, self.problem = FAILED, error
+            self.fail(error)
         finally:
             keeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -77,7 +81,9 @@ class ReplyWriter:
             self.facts["safety"] = piece.safety.level
             self.facts["replaced"] = self._replaced + piece.safety.replaced
         if piece.citations:
-            self.facts["citations"] = [asdict(citation) for citation in piece.citations]
+            self.facts["citations"] = [
+                {"number": one.number, "text": printable(one.text), "source": printable(one.source)} for one in piece.citations
+            ]
         if piece.usage:
             self.facts["tokens"] = piece.usage["output_tokens"]
             self.facts["prompt_tokens"] = piece.usage["input_tokens"]
@@ -86,7 +92,7 @@ class ReplyWriter:
                 self.facts[name] = value
         if text:
             self._first = self._first or time.monotonic()
-            self.text += text
+            self.text += self._clean.feed(text)
 
     async def _keep(self, show: Callable[[], Awaitable[None]]) -> None:
         shown, saved, saved_at = (self.begun, 0), self.begun, time.monotonic()
@@ -100,14 +106,15 @@ class ReplyWriter:
                 self._store(WRITING)
 
     def fail(self, error: BaseException) -> None:
-        """The model could not be asked at all."""
-        self.status, self.problem = FAILED, error
+        """What came before is a stopped reply; without any the reply has failed."""
+        self.status, self.problem = STOPPED if self.text.strip() else FAILED, error
 
     def end(self) -> None:
         """Stores what became of it, once; a reply that was neither finished nor failed was stopped."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
+        self.text += self._clean.rest()
         if self.status == WRITING:
             self.status = STOPPED
         if self._first:
@@ -120,7 +127,7 @@ class ReplyWriter:
     def _store(self, status: str) -> None:
         try:
             self.store.update(self.message, self.text, status, self.facts)
-        except sqlite3.Error as error:  # the reply is still shown; that it could not be stored is said beside it
+        except (sqlite3.Error, TypeError, ValueError) as error:  # the reply is shown all the same, and that is said beside it
             self.problem = self.problem or error
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -37,7 +39,11 @@ class SearchDialog(Dialog[Found]):
 
     @on(Input.Changed)
     def searched(self, event: Input.Changed) -> None:
-        self.found = self.store.search(event.value)
+        try:
+            self.found = self.store.search(event.value)
+        except sqlite3.Error as error:
+            self.found = []
+            self.notify(one_line(error), severity="error", markup=False)
         nothing = self.texts["search_none" if event.value.strip() else "search_hint"]
         hint = self.query_one("#hint", Static)
         hint.update(nothing)

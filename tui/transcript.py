@@ -92,7 +92,7 @@ class Transcript(VerticalScroll, can_focus=False):
             self.messages[place] = replace(message, versions=self.messages[place].versions)
 
     async def _unmount(self, bubbles: list[Bubble]) -> None:
-        await self.remove_children([one for one in bubbles if not one.live])
+        await self.remove_children(bubbles)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
@@ -112,7 +112,7 @@ class Transcript(VerticalScroll, can_focus=False):
         with self.app.batch_update():
             await self.mount_all([self.make_bubble(message) for message in added], before=0)
             self.start -= len(added)
-            going = [] if self.stop - self.start <= MOST else [one for one in self.bubbles()[MOST:] if not one.live]
+            going = self.bubbles()[MOST:]
             await self._unmount(going)
             self.stop -= len(going)
         self.call_after_refresh(self._stay_at, first, below)

@@ -176,10 +176,10 @@ def _free(target: Path, ending: str) -> Path:
 def export_name(title: str, form: Form, now: datetime) -> str:
     """A name for the file of one conversation, or with an empty title of several, that Linux and Windows both take.
 
-    Only letters, digits and their marks are kept of the title. The date stands before it: no name begins with a dot or a
-    dash, and none is a device of Windows (CON, NUL).
+    Only letters, digits and their marks are kept of the title, and personal data are masked: a name needs none. The date stands
+    before it: no name begins with a dot or a dash, and none is a device of Windows (CON, NUL).
     """
-    kept = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in clean(title))
+    kept = "".join(one if unicodedata.category(one)[0] in "LNM" else " " for one in clean(_title(title, masked=True)))
     head, ending = f"kosent-{now:%Y-%m-%d-%H%M}", ENDINGS[form]
     name = "-".join((head, *kept.split())).encode()[: LONGEST_NAME - len(ending)].decode(errors="ignore")
     return name.rstrip("-") + ending

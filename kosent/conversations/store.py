@@ -72,8 +72,10 @@ class ConversationStore:
         self._trusted = True
         self._seen = self._data_version()
         self._remove(row[0] for row in self._old("SELECT id FROM conversation WHERE deleted < ?"))
-        for message, content in self._old("SELECT id, content FROM message WHERE status = 'writing' AND written < ?"):
-            self.update(message, content, STOPPED, {"cut_off": True})
+        for message, content, facts in self._old(
+            "SELECT id, content, facts FROM message WHERE status = 'writing' AND written < ?"
+        ):
+            self.update(message, content, STOPPED, {**json.loads(facts), "cut_off": True})
 
     def _old(self, question: str) -> list[tuple[Any, ...]]:
         return self._db.execute(question, (time.time() - FORGOTTEN_AFTER,)).fetchall()
@@ -185,7 +187,7 @@ class ConversationStore:
         """
         now = time.time()
         with transaction(self._db):
-            if not self._db.execute("SELECT 1 FROM conversation WHERE id = ?", (conversation,)).fetchone():
+            if not self._db.execute("SELECT 1 FROM conversation WHERE id = ? AND deleted IS NULL", (conversation,)).fetchone():
                 raise KosentError("This conversation was deleted in another window.", hint="Ctrl+N begins another")
             if parent == LAST:
                 parent = self._tip(conversation)
