@@ -4,7 +4,7 @@
     kosent demo --corpus my.csv            the same with a corpus of your own
     kosent demo --set training.epochs=1    shorter, and worse
 
-Each stage is a `kosent` command as you would type it. About 15 minutes on two processor cores, in 6 GB, with no network.
+Each stage is a `kosent` command as you would type it. About 10 minutes on two processor cores, in 6 GB, with no network.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _resolved(name: str) -> ModelReference:
     if not exports:
         raise ModelError(
             "No model is configured, Ollama has no model `kosent`, and nothing was exported yet.",
-            hint="kosent demo     (makes one in about 15 minutes), or --model ollama:NAME",
+            hint="kosent demo     (makes one in about 10 minutes), or --model ollama:NAME",
         )
     return _local(exports[-1], str(exports[-1]))
 

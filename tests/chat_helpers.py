@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from kosent.conversations import ConversationStore
 from kosent.tui.app import ChatApp, chat_app
 from kosent.tui.bubble import Bubble
-from kosent.tui.composer import Composer
+from kosent.tui.composer import Composer, composed
 from kosent.tui.testing import ScriptedBackend
 
 
@@ -45,9 +45,12 @@ def bubbles(chat: ChatApp) -> list[tuple[str, str, str]]:
 
 
 async def say(pilot: Pilot[Any], text: str) -> None:
+    """Writes and sends; waits until it stands among the messages, or until something is said about it."""
     pilot.app.query_one(Composer).insert(text)
     await pilot.press("enter")
-    await until(pilot, lambda: not text or pilot.app.query_one(Composer).text != text or bool(pilot.app._notifications))
+    sent = composed(text).strip()
+    await until(pilot, lambda: any(one.text.endswith(sent) for one in pilot.app.query(Bubble)) or bool(pilot.app._notifications))
+    await until(pilot, lambda: bool(pilot.app.query("Bubble.assistant")) or bool(pilot.app._notifications))
 
 
 def finished(chat: ChatApp) -> Callable[[], bool]:

@@ -373,7 +373,7 @@ async def test_first_start_with_nothing_there(store: ConversationStore) -> None:
     async with opened(store, backend=backend) as (chat, pilot):
         await until(pilot, lambda: bool(chat.query(Welcome)))
         said = " ".join(str(one.content) for one in chat.query_one(Welcome).query(Static))
-        assert KO["first_ollama_none"] in said and "7분" in said
+        assert KO["first_ollama_none"] in said and "10분" in said
         assert [button.id for button in chat.query_one(Welcome).query(Button)] == ["run_demo", "look_again"]
         chat.query_one("#look_again", Button).press()
         await until(pilot, lambda: len(backend.loads) == 2 and bool(chat.query(Welcome)))

@@ -20,7 +20,7 @@ from kosent.tui.texts import Texts, one_line
 Result = TypeVar("Result")
 
 
-class Dialog(Localized[Result], ModalScreen[Result]):
+class Dialog(ModalScreen[Result], Localized[Result]):
     """A titled box in the middle; `body` says what is in it."""
 
     DEFAULT_CSS = """

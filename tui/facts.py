@@ -18,6 +18,8 @@ def facts_line(texts: Texts, models: Models, messages: Sequence[StoredMessage], 
         return texts["loading"].format(seconds=int(models.loading_seconds))
     if waited is not None:
         return texts["waiting"].format(seconds=int(waited)) if waited >= 1 else texts["writing"]
+    if models.nothing_there and not models.wanted:
+        return texts["first_title"]  # what can be done stands above
     if models.problem is not None:
         return texts["load_failed"].format(reason=reason_of(texts, models.problem))
     if models.loaded is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,9 +34,15 @@ class Transcript(VerticalScroll, can_focus=False):
         self.messages: list[StoredMessage] = []
         self.start = self.stop = 0
         self._moving = False
+        self._changing = asyncio.Lock()
+        """What mounts and removes does so one after another."""
 
     async def show(self, messages: Sequence[StoredMessage], at: int | None = None) -> None:
         """Shows these messages, the newest of them or the one whose id is `at`."""
+        async with self._changing:
+            await self._show(messages, at)
+
+    async def _show(self, messages: Sequence[StoredMessage], at: int | None) -> None:
         self.messages = list(messages)
         place = next((number for number, one in enumerate(self.messages) if one.id == at), None)
         if place is None:
@@ -61,6 +68,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def _settled(self) -> None:
         self._moving = False
+        self._look_for_more()  # what was scrolled to meanwhile
 
     def bubbles(self) -> list[Bubble]:
         return list(self.query_children(Bubble))
@@ -68,22 +76,20 @@ class Transcript(VerticalScroll, can_focus=False):
     def bubble(self, message: int) -> Bubble | None:
         return next((one for one in self.bubbles() if one.message.id == message), None)
 
-    async def add(self, message: StoredMessage) -> Bubble:
+    async def add(self, message: StoredMessage) -> None:
         """A new message at the end, which is then what is seen."""
-        self.messages.append(message)
-        if self.stop < len(self.messages) - 1:
-            await self._mount_window(len(self.messages) - WINDOW, len(self.messages))
-        else:
-            await self.query_children("#welcome").remove()
-            await self.mount(self.make_bubble(message))
-            self.stop = len(self.messages)
-            if self.stop - self.start > MOST:
-                await self._unmount(self.bubbles()[:STEP])
-                self.start += STEP
-        self.anchor()
-        bubble = self.bubble(message.id)
-        assert bubble is not None
-        return bubble
+        async with self._changing:
+            self.messages.append(message)
+            if self.stop < len(self.messages) - 1:
+                await self._mount_window(len(self.messages) - WINDOW, len(self.messages))
+            else:
+                self.stop = len(self.messages)
+                await self.query_children("#welcome").remove()
+                await self.mount(self.make_bubble(message))
+                if self.stop - self.start > MOST:
+                    self.start += STEP
+                    await self.remove_children(self.bubbles()[:STEP])
+            self.anchor()
 
     def keep(self, message: StoredMessage) -> None:
         """Notes what a message has become, for when it is mounted again."""
@@ -91,41 +97,48 @@ class Transcript(VerticalScroll, can_focus=False):
         if place is not None:
             self.messages[place] = replace(message, versions=self.messages[place].versions)
 
-    async def _unmount(self, bubbles: list[Bubble]) -> None:
-        await self.remove_children(bubbles)
-
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        if self._moving:
-            return
-        if new_value <= 2 and self.start > 0:
+        if not self._moving:
+            self._look_for_more()
+
+    def _look_for_more(self) -> None:
+        if self.scroll_y <= 2 and self.start > 0:
             self._moving = True
             self.call_next(self._more_above)
-        elif new_value >= self.max_scroll_y - 2 and self.stop < len(self.messages):
+        elif self.scroll_y >= self.max_scroll_y - 2 and self.stop < len(self.messages):
             self._moving = True
             self.call_next(self._more_below)
 
     async def _more_above(self) -> None:
-        first = self.bubbles()[0]
-        below = self.scroll_y - first.virtual_region.y
-        added = self.messages[max(self.start - STEP, 0) : self.start]
-        with self.app.batch_update():
-            await self.mount_all([self.make_bubble(message) for message in added], before=0)
+        async with self._changing:
+            if not self.bubbles() or self.start == 0:
+                self._moving = False
+                return
+            first = self.bubbles()[0]
+            below = self.scroll_y - first.virtual_region.y
+            added = self.messages[max(self.start - STEP, 0) : self.start]
+            with self.app.batch_update():
+                await self.mount_all([self.make_bubble(message) for message in added], before=0)
+                going = self.bubbles()[MOST:]
+                await self.remove_children(going)
             self.start -= len(added)
-            going = self.bubbles()[MOST:]
-            await self._unmount(going)
             self.stop -= len(going)
         self.call_after_refresh(self._stay_at, first, below)
 
     async def _more_below(self) -> None:
-        last = self.bubbles()[-1]
-        below = self.scroll_y - last.virtual_region.y
-        added = self.messages[self.stop : self.stop + STEP]
-        with self.app.batch_update():
-            await self.mount_all([self.make_bubble(message) for message in added])
+        async with self._changing:
+            if not self.bubbles() or self.stop == len(self.messages):
+                self._moving = False
+                return
+            last = self.bubbles()[-1]
+            below = self.scroll_y - last.virtual_region.y
+            added = self.messages[self.stop : self.stop + STEP]
+            with self.app.batch_update():
+                await self.mount_all([self.make_bubble(message) for message in added])
+                going = self.bubbles()[:-MOST]
+                await self.remove_children(going)
             self.stop += len(added)
-            going = [] if self.stop - self.start <= MOST else self.bubbles()[: self.stop - self.start - MOST]
-            await self._unmount(going)
             self.start += len(going)
         self.call_after_refresh(self._stay_at, last, below)
 
@@ -135,12 +148,14 @@ class Transcript(VerticalScroll, can_focus=False):
         self.call_after_refresh(self._settled)
 
     async def to_start(self) -> None:
-        if self.start > 0:
-            self.anchor(False)
-            await self._mount_window(0, WINDOW)
+        async with self._changing:
+            if self.start > 0:
+                self.anchor(False)
+                await self._mount_window(0, WINDOW)
         self.scroll_home(animate=False)
 
     async def to_end(self) -> None:
-        if self.stop < len(self.messages):
-            await self._mount_window(len(self.messages) - WINDOW, len(self.messages))
+        async with self._changing:
+            if self.stop < len(self.messages):
+                await self._mount_window(len(self.messages) - WINDOW, len(self.messages))
         self.anchor()
