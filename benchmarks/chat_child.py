@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from textual.widgets import Markdown
 
-from kosent.conversations import ConversationStore
+from kosent.conversations import WRITING, ConversationStore
+from kosent.starter import corpus_path
 from kosent.testing import ScriptedChat
 from kosent.tui.app import ChatApp
 from kosent.tui.bubble import Bubble
@@ -26,24 +29,26 @@ from kosent.tui.testing import ScriptedBackend
 
 CHUNKS, PER_SECOND = 4000, 30
 REPLIES, WARM_UP = 200, 20
-PARAGRAPH = (
-    "오늘 하루 많이 힘드셨겠어요. 그렇게 애쓰고도 알아주는 사람이 없으면 누구라도 서운할 거예요. "
-    "지금은 잘하려고 하기보다 잠깐 쉬어도 괜찮아요. **따뜻한 물** 한 잔 마시고, 창문을 조금 열어 볼까요?\n\n"
-)
-LIST = "- 천천히 숨을 쉬어 보기\n- 가까운 사람에게 한마디 하기\n- 일찍 눕기\n\n"
+LIST = "- 천천히 숨을 쉬어 보기\n- **가까운 사람**에게 한마디 하기\n- 일찍 눕기\n\n"
 CODE = "```python\nfor day in week:\n    print(day, '괜찮아')\n```\n\n"
 
 
-def pieces(number: int) -> list[str]:
-    """So many chunks of one to four characters: paragraphs, with a list and some code now and then."""
-    draw = random.Random(7)
-    text = "".join(PARAGRAPH + (LIST if part % 3 == 1 else "") + (CODE if part % 5 == 4 else "") for part in range(number))
-    found, place = [], 0
-    for _ in range(number):
-        length = draw.randint(1, 4)
-        found.append(text[place : place + length])
-        place += length
-    return found
+def corpus_texts() -> list[str]:
+    """Every reply of the starter corpus: what people say in it, the reply guard would keep out of a reply."""
+    with corpus_path().open(encoding="cp949", newline="") as file:
+        return [text for row in csv.DictReader(file) for name, text in row.items() if text and name[:2] == "시스"]
+
+
+def pieces(number: int, seed: int = 7) -> list[str]:
+    """So many chunks of one to four characters: paragraphs of the corpus, with a list and some code now and then."""
+    draw, texts = random.Random(seed), corpus_texts()
+    lengths = [draw.randint(1, 4) for _ in range(number)]
+    text, part = "", 0
+    while len(text) < sum(lengths):
+        text += " ".join(draw.choices(texts, k=4)) + "\n\n" + (LIST if part % 3 == 1 else "") + (CODE if part % 5 == 4 else "")
+        part += 1
+    ends = [0, *accumulate(lengths)]
+    return [text[start:end] for start, end in pairwise(ends)]
 
 
 class TimedChat(ScriptedChat):
@@ -75,7 +80,7 @@ class Driven(ChatApp):
         self.pane.composer.insert("오늘은 좀 힘들었어")
         self.pane.composer.post_message(Composer.Sent(self.pane.composer.text))
         last = self.pane.writer
-        while self.pane.writer is last or self.pane.busy:
+        while (writer := self.pane.writer) is None or writer is last or writer.status == WRITING or self.pane.busy:
             await asyncio.sleep(0.05)
 
     async def drive(self) -> None:
@@ -99,7 +104,7 @@ class Reply(Driven):
         sent = "".join(backend.model.chunks)
         shown = self.query(Bubble).last().query_one(Markdown).source
         stored = self.store.messages(self.store.latest() or 0)[-1].content
-        lost = max(len(sent) - _common(sent, shown), len(sent) - _common(sent, stored))
+        lost = max(max(len(sent), len(found)) - _common(sent, found) for found in (shown, stored))
         self.tell(cpu=after.user + after.system - before.user - before.system, wall=wall, lost=lost)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from kosent import __version__
 from kosent.errors import KosentError
+from kosent.text import printable
 
 COMMANDS = {
     "prepare": ("kosent.finetune.prepare", "corpora -> cleaned train/validation/test files and a report"),
@@ -91,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, module = build_parser(name)
         return int(module.run(parser.parse_args(arguments[1:])))
     except KosentError as error:
-        print(f"kosent {name}: {error}", file=sys.stderr)
+        print(printable(f"kosent {name}: {error}"), file=sys.stderr)  # what a server says may be in it
         if error.hint:
-            print(f"Try: {error.hint}", file=sys.stderr)
+            print(printable(f"Try: {error.hint}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         kept = "Nothing was written." if name in WHOLE_OR_NOTHING else "What was finished is kept."

@@ -23,6 +23,8 @@ REPLACEMENT = {
     "ko": "그렇게 말하지는 않을게요. 당신이 안전한 게 가장 중요해요.",
     "en": "I will not say that. Your safety matters most.",
 }
+LOOKED_AT = 200
+"""Letters at the end of an unfinished sentence that are looked at for each piece: one without an end must not cost ever more."""
 _END = re.compile(r"[.!?…~。]+[\"'”’)\]]*\s+|\n+")
 
 
@@ -61,7 +63,7 @@ class ReplyGuard:
     def _let_through(self) -> str:
         if self._held or not self._sentence:
             return ""
-        if probability_of_harm(printable(self._sentence)) >= HELD_FROM[self.level]:
+        if probability_of_harm(printable(self._sentence[-LOOKED_AT:])) >= HELD_FROM[self.level]:
             self._held = True
             return ""
         out = self._sentence[self._shown :]

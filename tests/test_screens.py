@@ -48,7 +48,7 @@ SIZES = ((80, 24), (120, 40), (40, 20))
 NOW, DAY = 1_772_485_800.0, 86_400.0
 """2026-03-02 21:10, which is the time of the clock on these screens."""
 MODEL = "ollama:kosent"
-THERE = Available(MODEL, (MODEL, "ollama:gemma3:1b"), "", {}, (Path("/home/mina/kosent-demo/run/kosent-q8_0.gguf"),))
+THERE = Available(MODEL, (MODEL, "ollama:gemma3:1b"), "", {}, (Path("/data/mina/kosent-demo/run/kosent-q8_0.gguf"),))
 
 WORDS = {
     "ko": {
@@ -91,7 +91,7 @@ WORDS = {
 """What was said in the conversations: everything else on a screen is the chat's own."""
 NAMES = (
     "KoSent AI CPU Ollama Markdown JSONL top_p https://ollama.com/download kosent-q8_0.gguf Enter Esc esc Ctrl Shift Alt Up Home "
-    "End Delete kosent kosent-demo/run prepare ollama serve gemma .md /home/mina/.local/share/kosent/conversations.sqlite3"
+    "End Delete kosent kosent-demo/run prepare ollama serve gemma .md /data/mina/.local/share/kosent/conversations.sqlite3"
 )
 """Names, commands, keys and files, which are the same in Korean."""
 KOREAN_NAMES = "마들랜 ㅊㅠㄷㄱㅌㅐㅔㅇ"
@@ -405,7 +405,7 @@ async def test_export(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     class Home(PurePosixPath):
         @classmethod
         def cwd(cls) -> Home:
-            return cls("/home/mina")
+            return cls("/data/mina")
 
     class Then(datetime):
         @classmethod
@@ -424,7 +424,7 @@ async def test_export(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_forget(stage: Stage) -> None:
     """Before everything is deleted: how much, what goes, what stays; the button that does nothing has the focus."""
     several(stage)
-    stage.store.path = Path("/home/mina/.local/share/kosent/conversations.sqlite3")
+    stage.store.path = Path("/data/mina/.local/share/kosent/conversations.sqlite3")
     async with stage.chat() as (chat, pilot):
         chat.action_forget()
         await stage.dialog(pilot, ConfirmDialog)

@@ -45,10 +45,10 @@ def few_data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def arguments(data: Path, output: Path, base: Path, *more: str) -> list[str]:
-    """All weights, and an adapter: two runs of eight steps with a checkpoint after each."""
-    fixed = ["training.batch_dialogues=1", "training.epochs=2", "training.checkpoint_steps=1", "training.validation_steps=3"]
-    settings = ["lora.rank=0,4", *fixed, "training.learning_rate=5e-2", "precision=float32"]
+def arguments(data: Path, output: Path, base: Path, *more: str, checkpoint_steps: int = 8) -> list[str]:
+    """All weights, and an adapter: two runs of eight steps."""
+    fixed = ["training.batch_dialogues=1", "training.epochs=2", "training.validation_steps=3", "training.learning_rate=5e-3"]
+    settings = ["lora.rank=0,4", *fixed, f"training.checkpoint_steps={checkpoint_steps}", "precision=float32"]
     changes = [part for setting in settings for part in ("--set", setting)]
     places = ["--data", str(data), "--output", str(output), "--base", str(base)]
     return ["sweep", "--recipe", "starter-cpu", *places, *changes, *more]
@@ -197,12 +197,15 @@ def test_a_sweep_that_is_finished_is_kept(
     assert "Another `kosent sweep` is working" in capfd.readouterr().err
 
 
+def started(command: list[str]) -> subprocess.Popen[str]:
+    ours = [sys.executable, "-m", "kosent", *command]
+    return subprocess.Popen(ours, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
 def begun(command: list[str], folder: Path, name: str) -> subprocess.Popen[str]:
     """Starts a sweep and returns once the run `name` has a checkpoint of this process."""
     before = set(folder.glob(f"{name}/checkpoints/*/{COMPLETE}"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kosent", *command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    process = started(command)
     deadline = time.monotonic() + 240
     while not set(folder.glob(f"{name}/checkpoints/*/{COMPLETE}")) - before:
         assert process.poll() is None, process.communicate()[1]
@@ -221,7 +224,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "sweep"
-    command = arguments(few_data, folder, tiny_base)
+    command = arguments(few_data, folder, tiny_base, checkpoint_steps=1)
 
     first = begun(command, folder, "lora.rank=0")
     first.send_signal(signal.SIGINT)
@@ -242,7 +245,11 @@ def test_interrupted_and_killed_it_ends_with_the_same_numbers(
     said = second.communicate(timeout=120)[1]
     assert second.returncode == 130, said
 
-    third = begun([*command, "--resume"], folder, "lora.rank=4")
+    third = started([*command, "--resume"])
+    said = ""
+    while "Going on after step" not in said.partition("[2/2] lora.rank=4: training")[2]:
+        said += (line := third.stderr.readline())  # type: ignore[union-attr]
+        assert line, said
     training = child_of(third)
     third.kill()
     third.wait(60)

@@ -4,7 +4,11 @@ test_tui_messages.py, lists and windows in test_tui_windows.py."""
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -340,3 +344,20 @@ async def test_an_escape_that_is_held_down(store: ConversationStore) -> None:
         await pilot.press(*["escape"] * 8)
         await until(pilot, lambda: chat.query(Bubble).last().note() == KO["stopped"])
         assert chat.query(Bubble).last().can("continue")
+
+
+def test_a_chat_without_a_terminal_ends(home: Path) -> None:
+    """A connection that is lost without a hang-up signal leaves no process that keeps a core busy."""
+    script = (
+        "import sys; from kosent.cli import main; from kosent.tui import chat\n"
+        "chat.leave_with_terminal.__defaults__ = (0.2,)\n"
+        "sys.exit(main(['chat']))"
+    )
+    master, other = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=other, stdout=other, stderr=other, start_new_session=True)
+    os.close(other)
+    written = b""
+    while KO["placeholder"][:2].encode() not in written:
+        written += os.read(master, 1 << 16)
+    os.close(master)
+    assert process.wait(30) == 1

@@ -292,7 +292,7 @@ async def test_everything_is_deleted_only_when_it_is_said_twice(store: Conversat
         dialog.query_one("#delete_all", Button).press()
         await closed(pilot)
         await until(pilot, lambda: labels(chat) == [KO["no_conversations"]])
-        assert KO["forgotten"] in notices(chat) and not chat.query(Bubble)
+        await until(pilot, lambda: KO["forgotten"] in notices(chat) and not chat.query(Bubble))
     assert store.conversations() == [] and store.preference("draft") == ""
 
 
@@ -491,7 +491,7 @@ async def test_a_window_that_becomes_narrow_shows_the_conversation(store: Conver
 
 async def test_choosing_the_open_conversation_does_not_stop_its_reply(store: ConversationStore) -> None:
     """Ctrl+B and Enter is a way back to the input."""
-    async with opened(store, "오래. 이어지는 말이에요. " * 20, delay=0.005) as (chat, pilot):
+    async with opened(store, "오래. 이어지는 말이에요. " * 100, delay=0.005) as (chat, pilot):
         await say(pilot, "잠깐")
         await until(pilot, lambda: len(chat.query(Bubble).last().text) > 3)
         await pilot.press("ctrl+b", "enter")

@@ -25,7 +25,7 @@ from textual.widgets import Footer
 
 from kosent.conversations import ConversationStore, Found
 from kosent.errors import KosentError
-from kosent.tui import keeping, themes
+from kosent.tui import keeping, keyboard, themes
 from kosent.tui.backend import Backend
 from kosent.tui.bubble import Bubble
 from kosent.tui.facts import short
@@ -349,4 +349,5 @@ def keys_of(action: str) -> str:
 
 def chat_app(backend: Backend, store: ConversationStore, *, model: str = "", lang: str = "ko") -> ChatApp:
     """The chat in the given language, "ko" or "en"; `model` as in `kosent.models`, "" for the one of the settings."""
+    keyboard.prepare()
     return ChatApp(backend, store, model=model, lang=lang)

@@ -64,7 +64,9 @@ class LocalBackend:
         from kosent.llama_cpp_model import LlamaCppChat
         from kosent.models import chat_model_for, resolve_model
 
-        reference = resolve_model(name or self.settings.model, "" if name else self.settings.fallback)
+        reference = resolve_model(
+            name or self.settings.model, self.settings.fallback if name in ("", self.settings.model) else ""
+        )
         self._llm = None  # two large models would not fit into memory beside each other
         llm = chat_model_for(reference, self.settings)
         if isinstance(llm, LlamaCppChat):

@@ -18,6 +18,7 @@ from textual.widgets.markdown import MarkdownStream
 from kosent.conversations import FAILED, STOPPED, WRITING, StoredMessage
 from kosent.safety import CARD
 from kosent.text import printable
+from kosent.tui.clean import markdown_parser
 from kosent.tui.texts import Texts, one_line
 
 VERBS = {  # the second key is where the first one lies on a Korean keyboard
@@ -98,7 +99,7 @@ class Bubble(Vertical, can_focus=True):
             yield Static(printable(self.text), classes="words", markup=False)
         else:
             yield Static(CARD[self.lang], classes="card", markup=False)
-            yield Markdown(printable(self.text), open_links=False)
+            yield Markdown(printable(self.text), open_links=False, parser_factory=markdown_parser)
             yield Static(classes="sources", markup=False)
         yield Static(classes="note", markup=False)
         yield Actions(classes="actions")
@@ -177,6 +178,7 @@ class Bubble(Vertical, can_focus=True):
             self._line(".sources", self._sources(cited) if cited else "")
         verbs = [verb for verb in VERBS if self.can(verb)]
         labels = [f"[@click=verb('{verb}')]{self.texts[f'key_{verb}']}[/]" for verb in verbs]
+        self.refresh_bindings()
         self.query_one(Actions).update(Content.from_markup(" · ".join(labels)))
 
     def _sources(self, cited: list[dict[str, Any]]) -> str:

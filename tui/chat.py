@@ -11,7 +11,11 @@ their list, Ctrl+Up to the messages, Ctrl+P shows everything there is, F1 the ke
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import termios
+import threading
+import time
 
 from kosent.errors import UsageError
 from kosent.settings import load_settings
@@ -36,8 +40,20 @@ def run(args: argparse.Namespace) -> int:
     from kosent.tui.backend import LocalBackend
 
     store = ConversationStore()
+    threading.Thread(target=leave_with_terminal, daemon=True).start()
     try:
-        chat_app(LocalBackend(settings), store, lang=settings.lang).run()
+        chat_app(LocalBackend(settings), store, model=settings.model, lang=settings.lang).run()
     finally:
         store.close()
     return 0
+
+
+def leave_with_terminal(every: float = 5.0) -> None:
+    """Ends the process when its terminal has gone without a word, as a lost connection may leave it: nobody could see or stop
+    it any more, and reading from where nothing comes would keep a core busy. What was said is on disk. `every` is in seconds."""
+    while True:
+        time.sleep(every)
+        try:
+            termios.tcgetattr(sys.__stdin__.fileno())  # type: ignore[union-attr]
+        except (termios.error, OSError):
+            os._exit(1)

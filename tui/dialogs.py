@@ -14,6 +14,7 @@ from textual.widgets import Button, Footer, Input, Static
 
 from kosent import safety
 from kosent.text import printable
+from kosent.tui.clean import CleanInput
 from kosent.tui.localized import Localized
 from kosent.tui.texts import Texts, one_line
 
@@ -132,7 +133,7 @@ class LineDialog(Dialog[str]):
     def body(self) -> ComposeResult:
         if self.label:
             yield Static(self.label, markup=False)
-        yield Input(self.value, compact=True)
+        yield CleanInput(self.value, compact=True)
         yield self.buttons("ok", "cancel")
 
     @on(Input.Submitted)

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.widgets import Button, Checkbox, Input, RadioButton, RadioSet, Static
 
 from kosent.conversations.exchange import Form
+from kosent.tui.clean import CleanInput
 from kosent.tui.dialogs import Dialog
 from kosent.tui.texts import Texts
 
@@ -52,7 +53,7 @@ class ExportDialog(Dialog[Wanted]):
         )
         yield Checkbox(self.texts["mask"], id="mask", compact=True)
         yield Static(self.texts["path"], markup=False)
-        yield Input(self._proposed, id="path", compact=True)
+        yield CleanInput(self._proposed, id="path", compact=True)
         yield self.buttons("save", "cancel")
 
     def _wanted(self) -> Wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ class Models:
         try:
             self.loaded = await in_thread(self.backend.load, name)
             self._ever = True
+            gc.freeze()  # what was imported and loaded lives as long as the chat; collecting it would take a tenth of a second
         except Exception as error:  # whatever a backend raises must not end the chat
             self.problem = error
         self.loading = self._loading is not asyncio.current_task()  # another may be waiting for this one

@@ -44,7 +44,7 @@ class Pane(Vertical):
     DEFAULT_CSS = """
     Pane .notice { color: $text-muted; padding: 0 2; height: auto; }
     Pane #editing { color: $accent; padding: 0 2; height: auto; display: none; }
-    Pane #facts { color: $text-muted; padding: 0 2; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    Pane #facts { color: $text-muted; padding: 0 2; height: auto; min-height: 1; max-height: 3; }
     """
 
     @dataclass
@@ -62,6 +62,7 @@ class Pane(Vertical):
         self.edited: StoredMessage | None = None
         self._draft: str | None = ""
         self._facts = self._put_by = ""
+        self._beginning = False
 
     def compose(self) -> ComposeResult:
         yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", classes="notice", id="long", markup=False)
@@ -72,7 +73,7 @@ class Pane(Vertical):
         yield Composer(placeholder=self.texts["placeholder"], show_line_numbers=False, soft_wrap=True)
 
     async def on_mount(self) -> None:
-        self._draft = self.composer.text = self.store.preference(DRAFT)
+        self._draft = self.composer.text = printable(self.store.preference(DRAFT))
         self.composer.move_cursor(self.composer.document.end)
         self.composer.focus()
         await self.transcript.show(self._stored())
@@ -90,7 +91,7 @@ class Pane(Vertical):
 
     @property
     def busy(self) -> bool:
-        return self.reply is not None and not self.reply.is_finished
+        return self._beginning or (self.reply is not None and not self.reply.is_finished)
 
     def _stored(self) -> list[StoredMessage]:
         return self.store.messages(self.conversation) if self.conversation is not None else []
@@ -106,7 +107,7 @@ class Pane(Vertical):
         """What is known now: what is being waited for, or how the last reply went."""
         waited = self.writer.waited if self.busy and self.writer is not None else None
         line = facts_line(self.texts, self.models, self.transcript.messages, waited)
-        if (line := one_line(line)) != self._facts:
+        if (line := "\n".join(map(one_line, line.splitlines()))) != self._facts:
             self._facts = line
             self.query_one("#facts", Static).update(line)
 
@@ -204,7 +205,16 @@ class Pane(Vertical):
         place = next((number for number, one in enumerate(path) if one.id == writer.message), None)
         if not place:
             raise KosentError(self.texts["elsewhere"])
-        self.writer = writer
+        self.writer, self._beginning = writer, True
+        try:
+            await self._show_path(path)
+            self.reply = self._write(writer, path[: place + 1])
+        finally:
+            self._beginning = False
+        self.post_message(self.Changed())
+
+    async def _show_path(self, path: list[StoredMessage]) -> None:
+        """Adds what is new at the end, or where more has changed shows all of it."""
         shown = [one.id for one in self.transcript.messages]
         wanted = [one.id for one in path]
         if shown == wanted[:-1]:
@@ -214,8 +224,6 @@ class Pane(Vertical):
             await self.transcript.add(path[-1])
         elif shown != wanted:
             await self.transcript.show(path)
-        self.reply = self._write(writer, path[: place + 1])
-        self.post_message(self.Changed())
 
     @work(exclusive=True, group="reply")
     async def _write(self, writer: ReplyWriter, path: list[StoredMessage]) -> None:
@@ -328,7 +336,7 @@ class Pane(Vertical):
         if self.edited is None:
             self._put_by = self.composer.text
         self.edited = message
-        self.composer.text = message.content
+        self.composer.text = printable(message.content)
         self.composer.move_cursor(self.composer.document.end)
         self.query_one("#editing").display = True
         self.composer.focus()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_SHOWS = 0.125
 """Markdown is parsed and drawn anew for each, so not for every token."""
+SHARE_OF_A_CORE, MOST_SECONDS_BETWEEN_SHOWS = 0.1, 0.5
+"""A long reply is shown less often, so that drawing it takes no more of a core than this."""
 SECONDS_BETWEEN_SAVES = 0.4
 PASSING = ("problem", "cut_off", "finish_reason", "dropped_turns")
 """Facts of a stopped reply that do not hold of it once it has gone on."""
@@ -95,12 +97,16 @@ class ReplyWriter:
             self.text += self._clean.feed(text)
 
     async def _keep(self, show: Callable[[], Awaitable[None]]) -> None:
-        shown, saved, saved_at = (self.begun, 0), self.begun, time.monotonic()
+        shown, saved = (self.begun, 0), self.begun
+        shown_at = saved_at = time.monotonic()
+        pause, used = 0.0, time.thread_time()
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_SHOWS)
-            if shown != (now := (self.text, len(self.facts))):
-                shown = now
+            if shown != (now := (self.text, len(self.facts))) and time.monotonic() - shown_at >= pause:
+                shown, shown_at = now, time.monotonic()
                 await show()
+                before, used = used, time.thread_time()
+                pause = min((used - before) / SHARE_OF_A_CORE, MOST_SECONDS_BETWEEN_SHOWS)
             if saved != self.text and time.monotonic() - saved_at >= SECONDS_BETWEEN_SAVES:
                 saved, saved_at = self.text, time.monotonic()
                 self._store(WRITING)

@@ -11,6 +11,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from kosent.conversations import ConversationStore, Found
+from kosent.tui.clean import CleanInput
 from kosent.tui.dialogs import Dialog
 from kosent.tui.sidebar import when
 from kosent.tui.texts import Texts, one_line
@@ -30,7 +31,7 @@ class SearchDialog(Dialog[Found]):
         self.found: list[Found] = []
 
     def body(self) -> ComposeResult:
-        yield Input(placeholder=self.texts["search_placeholder"], compact=True)
+        yield CleanInput(placeholder=self.texts["search_placeholder"], compact=True)
         yield Static(self.texts["search_hint"], id="hint", markup=False)
         yield OptionList(markup=False)
 

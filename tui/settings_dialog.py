@@ -12,6 +12,7 @@ from textual.widgets import Button, Input, Static, TextArea
 from kosent.errors import UsageError
 from kosent.settings import converted
 from kosent.tui.backend import OWN
+from kosent.tui.clean import CleanInput, CleanTextArea
 from kosent.tui.dialogs import Dialog
 from kosent.tui.texts import Texts
 
@@ -30,10 +31,10 @@ class SettingsDialog(Dialog[dict[str, Any]]):
 
     def body(self) -> ComposeResult:
         yield Static(self.texts["persona"], markup=False)
-        yield TextArea(str(self.own.get("system", "")), placeholder=self.texts["persona_hint"], id="system")
+        yield CleanTextArea(str(self.own.get("system", "")), placeholder=self.texts["persona_hint"], id="system")
         for name in OWN[1:]:
             yield Static(self.texts[name], markup=False)
-            yield Input(str(self.own.get(name, "")), placeholder=str(self.defaults[name]), id=name, compact=True)
+            yield CleanInput(str(self.own.get(name, "")), placeholder=str(self.defaults[name]), id=name, compact=True)
         yield Static(classes="problem", markup=False)
         yield self.buttons("save", "cancel")
 

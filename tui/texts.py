@@ -326,7 +326,8 @@ def reason_of(texts: Texts, error: BaseException) -> str:
         kind = next((text for kind, text in _KINDS if isinstance(error, kind)), None)
         said = texts[kind] if kind else str(error) or type(error).__name__
     hint = error.hint if isinstance(error, KosentError) else None
-    return one_line(f"{said}  {texts['try'].format(hint=hint)}" if hint else said)
+    lines = [said, texts["try"].format(hint=hint)] if hint else [said]
+    return "\n".join(map(one_line, lines))
 
 
 def one_line(text: Any) -> str:

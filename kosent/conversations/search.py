@@ -49,7 +49,7 @@ def grams(text: str) -> str:
 
 def query_of(words: str) -> str:
     """The FTS5 query for messages that hold every one of the words, or "" when there is no word."""
-    return " AND ".join(_term(word) for word in folded(words).split())
+    return " AND ".join(_term(word) for word in folded(words).replace("\0", " ").split())
 
 
 def _term(word: str) -> str:
@@ -70,7 +70,7 @@ def search(database: sqlite3.Connection, words: str, limit: int) -> list[Found]:
         "WHERE message_search MATCH ? AND conversation.deleted IS NULL ORDER BY message_search.rowid DESC LIMIT ?",
         (query, limit),
     )
-    first = folded(words).split()[0]
+    first = folded(words).replace("\0", " ").split()[0]
     return [
         Found(message, conversation, title, role, written, *_excerpt(content, first))
         for message, conversation, title, role, written, content in rows
