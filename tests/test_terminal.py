@@ -352,10 +352,6 @@ def test_without_ollama_the_chat_says_so_and_can_be_used(shell: Tmux, home: Path
     shell.press("Enter")
     shell.shows("그래도 적어 둘게요", KO["failed"].partition(":")[0])
     assert kept(home)[0].content == "그래도 적어 둘게요"
-    shell.press("F1")
-    shell.shows(KO["help_title"], KO["help_message_keys"])
-    shell.press("Escape")
-    shell.is_without(KO["help_title"])
     shell.type("다시 적어요")
     shell.shows("다시 적어요")
     left(shell)
