@@ -27,20 +27,19 @@ import json
 import os
 import signal
 import sys
-import time
 import unicodedata
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from kosent.conversations import COMPLETE, FAILED, STOPPED
+from kosent.conversations import COMPLETE, STOPPED
+from kosent.conversations.answer import Answer
 from kosent.conversations.history import Record
-from kosent.errors import InterruptedReplyError, UsageError
+from kosent.errors import UsageError
 from kosent.safety import NOTICE
 from kosent.settings import load_settings
-from kosent.text import PrintableStream, printable
+from kosent.text import printable
 
 if TYPE_CHECKING:
     from kosent.reply import Reply
@@ -88,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             print(NOTICE[settings.lang], file=sys.stderr)
         with _undisturbed():
             record.begin(message, settings.model, {name: flags[name] for name in KEPT_WITH_A_CONVERSATION if name in flags})
-        answer = _Answer()
+        answer = Answer()
         try:
             _write(chain.stream({"message": message, "history": record.history}), answer, record, args.json)
         except BrokenPipeError:
@@ -128,15 +127,16 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _write(pieces: Iterator[Reply], answer: _Answer, record: Record, as_json: bool) -> None:
+def _write(pieces: Iterator[Reply], answer: Answer, record: Record, as_json: bool) -> None:
     """Shows and keeps a reply as it comes; what came of one that breaks off, too. Raises what broke it off."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # an emoji must not end a reply where the terminal's encoding lacks it
-    status = STOPPED
+    status, card = STOPPED, ""
     try:
         with closing(cast("Generator[Reply]", pieces)):
             for piece in pieces:
                 text = answer.took(piece)
+                card = card or (text if not answer.text else "")
                 if text and not as_json:
                     print(text, end="", flush=True)
                 with _undisturbed():
@@ -145,14 +145,15 @@ def _write(pieces: Iterator[Reply], answer: _Answer, record: Record, as_json: bo
     except BrokenPipeError:
         raise
     except Exception as error:
-        status, answer.problem = STOPPED if isinstance(error, InterruptedReplyError) else FAILED, str(error)
+        status = answer.broke(error)
         raise
     finally:
-        rest = answer.ended(status)
+        rest = answer.ended()
         with _undisturbed():
             record.save(answer.text, answer.facts(), status)
-        if status == COMPLETE or answer.card or answer.text:
-            print(json.dumps(answer.facts_for_scripts(record.conversation), ensure_ascii=False) if as_json else rest, flush=True)
+        if status == COMPLETE or card or answer.text:
+            facts = _for_scripts(answer, card, status, record.conversation) if as_json else None
+            print(json.dumps(facts, ensure_ascii=False) if as_json else rest, flush=True)
 
 
 @contextmanager
@@ -172,80 +173,21 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-@dataclass
-class _Answer:
-    """A reply as it comes: `card` and `text` are what is shown of it, `known` what the chain says about it."""
-
-    card: str = ""
-    text: str = ""
-    known: Reply | None = None
-    problem: str = ""
-    pieces: int = 0
-    began: float = field(default_factory=time.monotonic)
-    first: float | None = None
-    seconds: float | None = None
-    finish_reason: str | None = None
-    _stream: PrintableStream = field(default_factory=PrintableStream)
-
-    def took(self, piece: Reply) -> str:
-        """What is to be shown now."""
-        opening = self.known is None
-        self.known = piece if self.known is None else self.known + piece
-        if opening and piece.safety and piece.safety.card:
-            self.card = piece.text
-            return piece.text
-        if piece.text:
-            self.pieces += 1
-            self.first = time.monotonic() - self.began if self.first is None else self.first
-        shown = self._stream.feed(piece.text)
-        self.text += shown
-        return shown
-
-    def ended(self, status: str) -> str:
-        """What is left to be shown."""
-        rest = self._stream.rest()
-        self.text += rest
-        self.seconds = time.monotonic() - self.began
-        self.finish_reason = "interrupted" if status != COMPLETE else self.known.finish_reason if self.known else None
-        return rest
-
-    def facts(self) -> dict[str, Any]:
-        """As the store keeps them."""
-        facts: dict[str, Any] = {"card": bool(self.card)}
-        if self.first is not None:
-            facts |= {"tokens": self.pieces, "first_token": round(self.first, 3)}
-            facts["seconds"] = round(self.seconds or time.monotonic() - self.began, 3)
-        if known := self.known:
-            facts |= {name: value for name in ("model", "finish_reason", "dropped_turns") if (value := getattr(known, name))}
-            if known.safety:
-                facts |= {"safety": known.safety.level, "replaced": known.safety.replaced}
-            if known.usage:
-                facts |= {"tokens": known.usage["output_tokens"], "prompt_tokens": known.usage["input_tokens"]}
-            if known.citations:
-                facts["citations"] = self._citations()
-        return facts | ({"problem": self.problem} if self.problem else {})
-
-    def facts_for_scripts(self, conversation: int | None) -> dict[str, Any]:
-        known = self.known
-        safety = known.safety if known else None
-        return {
-            "text": self.card + self.text,
-            "model": known and known.model,
-            "finish_reason": self.finish_reason,
-            "usage": known and known.usage,
-            "safety": safety and {"level": safety.level, "card": safety.card, "replaced": safety.replaced},
-            "citations": self._citations(),
-            "dropped_turns": known.dropped_turns if known else 0,
-            "seconds": self.seconds and round(self.seconds, 3),
-            "first_token_seconds": self.first and round(self.first, 3),
-            "conversation": conversation,
-        }
-
-    def _citations(self) -> list[dict[str, Any]]:
-        return [
-            {"number": one.number, "text": printable(one.text), "source": printable(one.source)}
-            for one in (self.known.citations if self.known else ())
-        ]
+def _for_scripts(answer: Answer, card: str, status: str, conversation: int | None) -> dict[str, Any]:
+    known = answer.known
+    safety = known.safety if known else None
+    return {
+        "text": card + answer.text,
+        "model": known and known.model,
+        "finish_reason": "interrupted" if status != COMPLETE else known and known.finish_reason,
+        "usage": known and known.usage,
+        "safety": safety and {"level": safety.level, "card": safety.card, "replaced": safety.replaced},
+        "citations": answer.citations(),
+        "dropped_turns": known.dropped_turns if known else 0,
+        "seconds": answer.seconds and round(answer.seconds, 3),
+        "first_token_seconds": answer.first and round(answer.first, 3),
+        "conversation": conversation,
+    }
 
 
 CUT = {

@@ -31,11 +31,6 @@ HELP = {
     f"정신건강 위기상담전화 {MENTAL_HEALTH_CRISIS_LINE}",
     "en": f"When it is too much alone (Korea, 24 hours): call {SUICIDE_PREVENTION_LINE} or {MENTAL_HEALTH_CRISIS_LINE}",
 }
-SHORT = {
-    "ko": f"생성형 AI가 쓰는 답변이에요 · 힘들 때는 {SUICIDE_PREVENTION_LINE} · F2 도움받을 곳",
-    "en": f"Written by an AI · in a crisis call {SUICIDE_PREVENTION_LINE} · F2 where to get help",
-}
-"""Both of the above on one line, for a small terminal."""
 TEXTING = {
     "ko": f"전화가 어려우면 {SUICIDE_PREVENTION_LINE}번으로 문자를 보내거나, "
     "카카오톡 채널 또는 앱 ‘마들랜’에서 24시간 글로 상담할 수 있어요.",

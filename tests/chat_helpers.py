@@ -13,6 +13,7 @@ from kosent.conversations import ConversationStore
 from kosent.tui.app import ChatApp, chat_app
 from kosent.tui.bubble import Bubble
 from kosent.tui.composer import Composer, composed
+from kosent.tui.dialogs import Dialog
 from kosent.tui.testing import ScriptedBackend
 
 
@@ -71,3 +72,13 @@ def notices(chat: ChatApp) -> str:
 def stored(store: ConversationStore) -> list[tuple[str, str]]:
     """Texts and statuses of the conversation that was written to last."""
     return [(one.content, one.status) for one in store.messages(store.latest() or 0)]
+
+
+async def window(pilot: Pilot[Any], kind: type[Dialog[Any]]) -> Any:
+    await until(pilot, lambda: isinstance(pilot.app.screen, kind) and pilot.app.screen.is_mounted)
+    await pilot.pause()
+    return pilot.app.screen
+
+
+async def closed(pilot: Pilot[Any]) -> None:
+    await until(pilot, lambda: len(pilot.app.screen_stack) == 1)

@@ -202,7 +202,7 @@ def test_an_error_prints_no_object(answering: Answering, capsys: pytest.CaptureF
     ("problem", "code", "status"),
     [
         (InterruptedReplyError("gone", text="반쪽", hint="again"), 5, STOPPED),
-        (BackendError("fell over"), 5, FAILED),
+        (BackendError("fell over"), 5, STOPPED),
         (KeyboardInterrupt(), 130, STOPPED),
     ],
 )
@@ -233,8 +233,8 @@ def test_the_exchange_is_kept_as_the_chat_keeps_it(answering: Answering) -> None
     assert conversation.settings == {"system": "짧게", "temperature": 0.0}
     assert (question.role, question.content, question.status) == ("user", "오늘 힘들었어", COMPLETE)
     assert (reply.role, reply.content, reply.status) == ("assistant", "그랬군요. 많이 힘드셨겠어요.", COMPLETE)
-    assert reply.parent == question.id and reply.facts["card"] is False
-    assert reply.facts["model"] == "kosent-scripted" and reply.facts["tokens"] > 3
+    assert reply.parent == question.id and "card" not in reply.facts
+    assert reply.facts["model"] == "kosent-scripted" and "tokens" not in reply.facts  # nobody counted them
     assert 0 <= reply.facts["first_token"] <= reply.facts["seconds"]
 
 

@@ -268,7 +268,7 @@ def test_what_a_damaged_file_still_holds_is_taken_over(home: Path) -> None:
     for line in lines:
         store.add(conversations[0], "user", line)
         store.add(conversations[1], "user", f"다른 {line}")
-    store.distrust()  # as where the window was killed
+    store.distrust(sqlite3.DatabaseError("malformed"))  # as where the window was killed
     store.close()
     raw = bytearray(conversations_file().read_bytes())
     size = int.from_bytes(raw[16:18], "big")

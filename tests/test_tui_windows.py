@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import subprocess
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.command import CommandPalette
-from textual.pilot import Pilot
 from textual.widgets import Button, Checkbox, Input, OptionList, Static, TextArea
 
-from chat_helpers import bubbles, finished, notices, opened, say, until
+from chat_helpers import bubbles, closed, finished, notices, opened, say, until, window
 from kosent import safety
 from kosent.available import Available
 from kosent.conversations import ConversationStore
@@ -24,20 +20,19 @@ from kosent.errors import ModelError
 from kosent.tui.app import ChatApp, keys_of
 from kosent.tui.bubble import Bubble
 from kosent.tui.composer import Composer
-from kosent.tui.dialogs import ConfirmDialog, Dialog, LineDialog, SafetyDialog, TextDialog
+from kosent.tui.dialogs import ConfirmDialog, LineDialog, SafetyDialog, TextDialog
 from kosent.tui.export_dialog import ExportDialog
 from kosent.tui.model_dialog import ModelDialog
 from kosent.tui.pane import Pane
 from kosent.tui.search_dialog import SearchDialog
 from kosent.tui.settings_dialog import SettingsDialog
 from kosent.tui.sidebar import Sidebar
-from kosent.tui.testing import NOTHING, ScriptedBackend
+from kosent.tui.testing import ScriptedBackend
 from kosent.tui.texts import TEXTS
 from kosent.tui.welcome import Welcome
 
 KO = TEXTS["ko"]
 THERE = Available("ollama:kosent", ("ollama:kosent:latest", "ollama:smol:latest"), "", {}, (Path("/models/kosent-q8_0.gguf"),))
-NO_MODEL = ModelError("No model is configured.", hint="kosent demo")
 
 
 def labels(chat: ChatApp) -> list[str]:
@@ -51,16 +46,6 @@ def three(store: ConversationStore) -> list[int]:
         made.append(store.new("m"))
         store.add(made[-1], "user", title)
     return made
-
-
-async def window(pilot: Pilot[Any], kind: type[Dialog[Any]]) -> Any:
-    await until(pilot, lambda: isinstance(pilot.app.screen, kind) and pilot.app.screen.is_mounted)
-    await pilot.pause()
-    return pilot.app.screen
-
-
-async def closed(pilot: Pilot[Any]) -> None:
-    await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
 
 
 # --- the list
@@ -362,75 +347,6 @@ async def test_every_command_of_the_palette_can_be_run(store: ConversationStore)
             while len(chat.screen_stack) > 1:
                 await pilot.press("escape")
         await until(pilot, lambda: not chat.query_one(Pane).busy)
-
-
-# --- first start
-
-
-async def test_first_start_with_nothing_there(store: ConversationStore) -> None:
-    """What is missing and what can be done now; never a traceback; when something is there, the chat goes on by itself."""
-    backend = ScriptedBackend("이제 돼요.", problems=(NO_MODEL, NO_MODEL), there=NOTHING)
-    async with opened(store, backend=backend) as (chat, pilot):
-        await until(pilot, lambda: bool(chat.query(Welcome)))
-        said = " ".join(str(one.content) for one in chat.query_one(Welcome).query(Static))
-        assert KO["first_ollama_none"] in said and "10분" in said
-        assert [button.id for button in chat.query_one(Welcome).query(Button)] == ["run_demo", "look_again"]
-        chat.query_one("#look_again", Button).press()
-        await until(pilot, lambda: len(backend.loads) == 2 and bool(chat.query(Welcome)))
-        await pilot.pause(0.1)
-        chat.query_one("#look_again", Button).press()
-        await until(pilot, lambda: not chat.query(Welcome))
-        await say(pilot, "안녕")
-        await until(pilot, finished(chat))
-        assert bubbles(chat)[1][1] == "이제 돼요."
-
-
-async def test_what_is_said_before_there_is_a_model_is_not_lost(store: ConversationStore) -> None:
-    """It is kept, the reason stands below it, and it can be answered once a model is there."""
-    backend = ScriptedBackend("늦었지만, 네.", problems=(NO_MODEL, NO_MODEL))
-    async with opened(store, backend=backend) as (chat, pilot):
-        await until(pilot, lambda: bool(chat.query(Welcome)))
-        await say(pilot, "들어 줄래?")
-        await until(pilot, finished(chat))
-        assert "kosent demo" in bubbles(chat)[1][2]
-        await pilot.press("ctrl+r")
-        await until(pilot, lambda: bubbles(chat)[-1][1] == "늦었지만, 네.")
-
-
-async def test_first_start_with_ollama_there(store: ConversationStore) -> None:
-    """Its models can be chosen at once."""
-    backend = ScriptedBackend("네.", problems=(NO_MODEL,), there=THERE)
-    async with opened(store, backend=backend) as (chat, pilot):
-        await until(pilot, lambda: bool(chat.query(Welcome)))
-        chat.query_one("#choose_model", Button).press()
-        dialog = await window(pilot, ModelDialog)
-        await until(pilot, lambda: bool(dialog.names))
-        await pilot.press("enter")
-        await until(pilot, lambda: not chat.query(Welcome) and backend.loads[-1] == "ollama:kosent:latest")
-
-
-async def test_the_demo_is_given_the_terminal(store: ConversationStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the chat takes the model that it made."""
-    ran: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command))
-    monkeypatch.setattr("builtins.input", lambda _: "")
-    backend = ScriptedBackend("네.", problems=(NO_MODEL,))
-    async with opened(store, backend=backend) as (chat, pilot):
-        await until(pilot, lambda: bool(chat.query(Welcome)))
-        monkeypatch.setattr(type(chat), "suspend", lambda self: nullcontext())
-        chat.query_one("#run_demo", Button).press()
-        await until(pilot, lambda: not chat.query(Welcome))
-        assert ran and ran[0][1:] == ["-m", "kosent", "demo"]
-
-
-async def test_leaving_does_not_wait_for_a_model(store: ConversationStore) -> None:
-    """A large model may take a minute to load; Ctrl+Q does not."""
-    backend = ScriptedBackend("네.")
-    backend.load = lambda name: time.sleep(60)  # type: ignore[assignment, method-assign, return-value, misc]
-    began = time.monotonic()
-    async with opened(store, backend=backend) as (_, pilot):
-        await pilot.press("ctrl+q")
-    assert time.monotonic() - began < 50
 
 
 async def test_what_cannot_be_stored_does_not_end_the_chat(store: ConversationStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Bubble(Vertical, can_focus=True):
 
     @dataclass
     class Asked(Message):
-        """Something is to be done with this message: a key of `VERBS`, or "source 2"."""
+        """Something is to be done with this message: a key of `VERBS`."""
 
         of: Bubble
         verb: str
@@ -178,7 +178,8 @@ class Bubble(Vertical, can_focus=True):
             self._line(".sources", self._sources(cited) if cited else "")
         verbs = [verb for verb in VERBS if self.can(verb)]
         labels = [f"[@click=verb('{verb}')]{self.texts[f'key_{verb}']}[/]" for verb in verbs]
-        self.refresh_bindings()
+        if self.has_focus:  # the footer is made anew, which is for nothing while it shows other keys
+            self.refresh_bindings()
         self.query_one(Actions).update(Content.from_markup(" · ".join(labels)))
 
     def _sources(self, cited: list[dict[str, Any]]) -> str:

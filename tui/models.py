@@ -56,7 +56,7 @@ class Models:
         try:
             self.loaded = await in_thread(self.backend.load, name)
             self._ever = True
-            gc.freeze()  # what was imported and loaded lives as long as the chat; collecting it would take a tenth of a second
+            gc.freeze()  # what was imported and loaded lives as long as the chat, and need not be looked at again
         except Exception as error:  # whatever a backend raises must not end the chat
             self.problem = error
         self.loading = self._loading is not asyncio.current_task()  # another may be waiting for this one

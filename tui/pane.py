@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -66,7 +66,7 @@ class Pane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Static(f"{safety.NOTICE[self.lang]}\n{safety.HELP[self.lang]}", classes="notice", id="long", markup=False)
-        yield Static(safety.SHORT[self.lang], classes="notice", id="short", markup=False)
+        yield Static(self.texts["notice"], classes="notice", id="short", markup=False)
         yield Transcript(self._bubble, self.texts["welcome"])
         yield Static(self.texts["editing"], id="editing", markup=False)
         yield Static(id="facts", markup=False)
@@ -176,8 +176,7 @@ class Pane(Vertical):
         try:
             yield
         except (sqlite3.Error, KosentError) as error:
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                self.store.distrust()
+            self.store.distrust(error)
             ours = isinstance(error, KosentError)
             said = reason_of(self.texts, error) if ours else self.texts["not_stored"].format(reason=one_line(error))
             self.say(said, severity="error")
@@ -208,7 +207,9 @@ class Pane(Vertical):
         self.writer, self._beginning = writer, True
         try:
             await self._show_path(path)
-            self.reply = self._write(writer, path[: place + 1])
+            # not @work: a worker would describe itself with the whole conversation and be remembered
+            work = self._write(writer, path[: place + 1])
+            self.reply = self.run_worker(work, group="reply", exclusive=True, description="a reply")
         finally:
             self._beginning = False
         self.post_message(self.Changed())
@@ -225,15 +226,14 @@ class Pane(Vertical):
         elif shown != wanted:
             await self.transcript.show(path)
 
-    @work(exclusive=True, group="reply")
     async def _write(self, writer: ReplyWriter, path: list[StoredMessage]) -> None:
         *before, question, last = path
-        shown = replace(last, content=writer.text, status=WRITING)
+        shown = replace(last, content=writer.answer.text, status=WRITING)
 
         async def show(live: bool = True) -> None:
             problem = reason_of(self.texts, writer.problem) if writer.problem else ""
             status = WRITING if live else writer.status
-            now = replace(shown, content=writer.text, facts=dict(writer.facts), status=status)
+            now = replace(shown, content=writer.answer.text, facts=writer.answer.facts(), status=status)
             self.transcript.keep(now)
             bubble = self.transcript.bubble(now.id)
             if bubble is not None:
@@ -243,7 +243,7 @@ class Pane(Vertical):
         said = [one.content for one in before if one.role == "user"]
         try:
             if not writer.begun and await in_thread(in_crisis, said, question.content):
-                writer.facts["card"] = True  # also where no model is there to answer
+                writer.answer.owe_card()  # also where no model is there to answer
                 await show()
             chain = await self.models.chain(self.settings())
             await writer.write(chain, question.content, history_of(before), show)

@@ -12,6 +12,7 @@ from kosent.errors import (
     ServerDownError,
     ServerTimeoutError,
 )
+from kosent.safety import SUICIDE_PREVENTION_LINE
 from kosent.text import printable
 
 Texts = dict[str, str]
@@ -21,6 +22,7 @@ TEXTS: dict[str, Texts] = {
         # the conversation
         "placeholder": "무슨 일이 있었는지 편하게 적어 주세요",
         "welcome": "안녕하세요. 오늘 하루는 어떠셨어요?\n어떤 이야기든 괜찮아요. 대화는 이 컴퓨터에만 남습니다.",
+        "notice": f"생성형 AI가 쓰는 답변이에요 · 힘들 때는 {SUICIDE_PREVENTION_LINE} · F2 도움받을 곳",
         "you": "나",
         "reply": "KoSent",
         "loading": "모델을 불러오는 중이에요… {seconds}초",
@@ -170,6 +172,7 @@ TEXTS: dict[str, Texts] = {
     "en": {
         "placeholder": "Write whatever is on your mind",
         "welcome": "Hello. How was your day?\nAnything is fine to talk about. The conversation stays on this computer.",
+        "notice": f"Written by an AI · in a crisis call {SUICIDE_PREVENTION_LINE} · F2 where to get help",
         "you": "You",
         "reply": "KoSent",
         "loading": "Loading the model… {seconds} s",

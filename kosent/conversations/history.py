@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from kosent.conversations.answer import SECONDS_BETWEEN_SAVES
 from kosent.conversations.store import FAILED, STOPPED, WRITING, ConversationStore, StoredMessage
 from kosent.errors import KosentError
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
-
-SECONDS_BETWEEN_SAVES = 0.4
 
 
 def history_of(messages: Sequence[StoredMessage]) -> list[BaseMessage]:
@@ -98,8 +97,8 @@ class Record:
             yield
         except (KosentError, OSError, sqlite3.Error) as error:
             self._stuck = True
-            if self._store and isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                self._store.distrust()
+            if self._store:
+                self._store.distrust(error)
             if not quietly:
                 self._say(NOT_KEPT[self._lang].format(reason=error))
 

@@ -60,7 +60,7 @@ def import_conversations(store: ConversationStore, source: Path) -> Imported:
             try:
                 store.import_conversation(said, {"system": system} if system else {})
             except sqlite3.Error as error:
-                store.distrust()
+                store.distrust(error)
                 raise KosentError(
                     f"Line {number} of {source} could not be stored: {error}. The {conversations} conversations before it were.",
                     hint=f"df -h {shlex.quote(str(store.path.parent))}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -293,9 +294,10 @@ class ConversationStore:
     def _data_version(self) -> int:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
-    def distrust(self) -> None:
-        """To be called after an `sqlite3.DatabaseError`: the whole file is then checked when it is next opened."""
-        self._trusted = False
+    def distrust(self, error: BaseException) -> None:
+        """To be called after an error: where it may come from damage, the whole file is checked when it is next opened."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            self._trusted = False
 
     def close(self) -> None:
         self._db.close()
