@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kosent.conversations import StoredMessage
+from kosent.conversations import WRITING, StoredMessage
 from kosent.tui.models import Models
 from kosent.tui.texts import Texts, reason_of
 
@@ -24,7 +24,8 @@ def facts_line(texts: Texts, models: Models, messages: Sequence[StoredMessage], 
         return texts["load_failed"].format(reason=reason_of(texts, models.problem))
     if models.loaded is None:
         return ""
-    last = next((one for one in reversed(messages) if one.role == "assistant" and one.facts.get("seconds")), None)
+    ended = (one for one in reversed(messages) if one.role == "assistant" and one.status != WRITING)
+    last = next((one for one in ended if one.facts.get("seconds")), None)
     if last is None:
         return f"{short(models.loaded.name)} · {texts['ready']}"
     facts = last.facts
