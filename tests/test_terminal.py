@@ -117,7 +117,11 @@ def chat(folder: Path, home: Path, *, seconds: float = 0.0, count: int = 20) -> 
     """With a model that says so many letters of `TEXT`, one every so many seconds."""
     script = TESTS / "data" / "slow_chat.py"
     terminal = Pty([sys.executable, str(script), str(folder / "log"), str(seconds), str(count)], environment(home))
-    terminal.shows(KO["ready"])
+    try:
+        terminal.shows(KO["ready"])
+    except AssertionError:
+        terminal.close()
+        raise
     return terminal
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from kosent.conversations import ConversationStore
 from kosent.testing import ScriptedChat
 from kosent.tui.app import chat_app
+from kosent.tui.chat import leave_with_terminal
 from kosent.tui.testing import ScriptedBackend
 from terminals import TEXT
 
@@ -37,6 +39,7 @@ def main(log: str, seconds: str, count: str) -> None:
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     backend.model = Logged(replies=[TEXT[: int(count)]], delay=float(seconds), log=descriptor)
     store = ConversationStore()
+    threading.Thread(target=leave_with_terminal, daemon=True).start()
     chat_app(backend, store).run()
     store.close()
 
