@@ -41,3 +41,8 @@ def starter_base() -> Path:
 def exports_file() -> Path:
     """One line per GGUF that `kosent export` has written, newest last."""
     return home() / "exports.jsonl"
+
+
+def collections_folder() -> Path:
+    """One folder for each collection of documents (`kosent rag`)."""
+    return home() / "rag"

@@ -44,6 +44,12 @@ class Settings:
     """Longest silence of a model server, in seconds; the first reply of a large model waits until it is loaded."""
     seed: int = 0
     """Seed of the sampler."""
+    embedder: str = "use"
+    """What new collections of documents are embedded with (see `kosent.embedders`)."""
+    collection: str = ""
+    """Collection of documents whose passages answers may rest on; empty means: none."""
+    chroma: str = ""
+    """Address of a Chroma server that keeps new collections; empty means: a folder here."""
     system: str = ""
     """System message; empty means: the one the model was trained with, else the founding project's."""
 

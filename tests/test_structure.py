@@ -19,11 +19,12 @@ MAY_IMPORT = {
     "kosent": {"kosent"},
     "finetune": {"kosent", "kosent.finetune"},
     "export": {"kosent", "kosent.export", "kosent.finetune"},
-    "tui": {"kosent", "kosent.tui"},
+    "rag": {"kosent", "kosent.rag", "kosent.finetune"},
+    "tui": {"kosent", "kosent.rag", "kosent.tui"},
 }
 DEMO_MAY = {"kosent.finetune"}
 """`demo` runs commands as a user would and shares how a corpus is named; nothing else in `kosent` looks below."""
-SUBPACKAGES = {"kosent.finetune", "kosent.export", "kosent.tui"}
+SUBPACKAGES = {"kosent.finetune", "kosent.export", "kosent.rag", "kosent.tui"}
 
 
 def owner(module: str) -> str:
@@ -68,7 +69,7 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     sources = {
         "kosent": "kosent", "kosent/conversations": "kosent/conversations",
         "kosent/evaluation": "kosent/evaluation", "finetune": "kosent/finetune",
-        "finetune/recipes": "kosent/finetune/recipes", "export": "kosent/export", "tui": "kosent/tui",
+        "finetune/recipes": "kosent/finetune/recipes", "export": "kosent/export", "rag": "kosent/rag", "tui": "kosent/tui",
     }  # fmt: skip
     expected = {f"{inside}/{path.name}" for folder, inside in sources.items() for path in (ROOT / folder).glob("*.py")}
     expected |= {f"kosent/templates/{path.name}" for path in (ROOT / "kosent" / "templates").iterdir()}

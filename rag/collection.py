@@ -1,0 +1,450 @@
+"""A collection: documents of the user, cut into chunks, in Chroma and in a keyword index beside it.
+
+    KOSENT_HOME/rag/NAME'S HASH/
+        collection.json     its name and its fingerprint (embedder, dimension, prefixes, splitter), its Chroma server if any
+        writer.lock         held by the process that adds or removes
+        turn.lock           held for each look and each change, so that nobody reads what is half written
+        GENERATION/chroma   texts, vectors, facts; in the server instead where there is one
+        GENERATION/index.sqlite3
+
+A change goes to Chroma first, then in one transaction to the index, which decides what is there; then what was replaced leaves
+Chroma. Killed in between, a document is there as it was before or as it is afterwards; the next writer removes what is left over.
+Between looks another process may have written: then Chroma's files are opened anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kosent import extras
+from kosent.embedders import DEFAULT, Embedder, embedder
+from kosent.errors import DataError, UsageError
+from kosent.files import read_json, write_json
+from kosent.locations import collections_folder, private_home
+from kosent.morphemes import Analyser, shared
+from kosent.rag import locks, server_lock, splitting
+from kosent.rag.keyword_index import Entry, KeywordIndex
+from kosent.rag.splitting import Chunk
+from kosent.rag.vectors import AT_ONCE, Vectors
+from kosent.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must be the same for vectors to be comparable and chunks to be found again."""
+
+    embedder: str
+    dimension: int
+    prefixes: tuple[str, str]
+    splitter: str = splitting.NAME
+
+    @classmethod
+    def of(cls, one: Embedder) -> Fingerprint:
+        return cls(one.name, one.dimension, one.prefixes)
+
+
+@dataclass(frozen=True)
+class Description:
+    """collection.json"""
+
+    name: str
+    fingerprint: Fingerprint
+    server: str = ""
+    generation: int = 1
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document that is ready to be stored: its chunks, their unit vectors [chunks, dimension] and their morphemes."""
+
+    entry: Entry
+    chunks: Sequence[Chunk]
+    vectors: np.ndarray[Any, Any]
+    morphemes: Sequence[Sequence[str]]
+
+
+def spelled(name: str) -> str:
+    """A collection's name as it is kept. Raises `UsageError`."""
+    found = unicodedata.normalize("NFC", name).strip()
+    if not found or len(found) > LONGEST_NAME or printable(found) != found or "\n" in found:
+        raise UsageError(f"{name!r:.80} cannot be the name of a collection: 1 to {LONGEST_NAME} letters on one line.")
+    return found
+
+
+def folder_of(name: str) -> Path:
+    return collections_folder() / hashlib.sha256(spelled(name).encode()).hexdigest()[:16]
+
+
+def searched_text(entry: Entry, chunk: Chunk) -> str:
+    """What is compared with a question: where a chunk stands belongs to what it says."""
+    return "\n".join(dict.fromkeys(filter(None, (entry.title, chunk.heading, chunk.text))))
+
+
+class Collection:
+    """One that is there already: `Collection.open`, `Collection.create`. May be used by several threads."""
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+        self.folder = folder_of(description.name)
+        self._index: KeywordIndex | None = None
+        self._vectors: Vectors | None = None
+        self._revision = -1
+        self._mutex = threading.RLock()
+        self._looking = 0
+
+    # --- which there are
+
+    @classmethod
+    def create(cls, name: str, *, embedder_name: str = DEFAULT, server: str = "") -> Collection:
+        """An empty one; a collection of that name on the server is taken as it is. Raises `UsageError` where one is here."""
+        extras.require("rag", what="A collection")
+        folder = folder_of(name)
+        if (folder / "collection.json").exists():
+            raise UsageError(f"There is a collection {spelled(name)!r} already.", hint=f"kosent rag show {spelled(name)}")
+        fingerprint = Fingerprint.of(embedder(embedder_name))
+        private_home()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        collections_folder().chmod(0o700)
+        made = cls(Description(spelled(name), fingerprint, server, created=time.time()))
+        if server:
+            made._check(Vectors(server, made._chroma_name, made._chroma_facts()).facts)
+        write_json(folder / "collection.json", {"format": FORMAT, **asdict(made.description)})
+        return made
+
+    @classmethod
+    def open(cls, name: str, *, embedder_name: str = "", server: str = "") -> Collection:
+        """Raises `DataError` where there is none, where it was made with another embedder or splitter, or where a newer KoSent
+        made it."""
+        extras.require("rag", what="A collection")
+        description = _described(folder_of(name), name, server)
+        kept = description.fingerprint
+        if embedder_name and embedder_name != kept.embedder:
+            raise _other(description, f"the embedder {kept.embedder}, not {embedder_name}", f" --embedder {embedder_name}")
+        if kept.splitter != splitting.NAME:
+            raise _other(description, f"chunks as {kept.splitter}, and this KoSent cuts them as {splitting.NAME}")
+        if server and server != description.server:
+            where = f"in the Chroma server {description.server}" if description.server else "in a folder of its own"
+            raise DataError(f"The collection {description.name!r} is kept {where}.", hint=f"kosent rag show {description.name}")
+        return cls(description)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of the collections that are here."""
+        return sorted(read_json(path)["name"] for path in collections_folder().glob("*/collection.json"))
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The one that the collection was made with. Raises what `kosent.embedders.embedder` raises, and `DataError` where it is
+        no longer the same."""
+        found = embedder(self.description.fingerprint.embedder)
+        now, kept = Fingerprint.of(found), self.description.fingerprint
+        if now != kept:
+            raise _other(
+                self.description, f"{kept.dimension} dimensions and the prefixes {kept.prefixes}; {found.name} has changed"
+            )
+        return found
+
+    # --- looking
+
+    @contextmanager
+    def look(self) -> Iterator[tuple[KeywordIndex, Vectors]]:
+        """The index and the vectors as they are now; nobody changes them meanwhile."""
+        with self._mutex, ExitStack() as stack:
+            if not self._looking:
+                if not self.description.server:
+                    stack.enter_context(locks.turn(self.folder / "turn.lock"))
+                self._refresh()
+            self._looking += 1
+            try:
+                assert self._index is not None and self._vectors is not None
+                yield self._index, self._vectors
+            finally:
+                self._looking -= 1
+
+    def _refresh(self) -> None:
+        now = _described(self.folder, self.name, "")
+        if now.fingerprint != self.description.fingerprint:
+            raise DataError(f"The collection {self.name!r} was rebuilt with another embedder.", hint="start again")
+        if now.generation != self.description.generation:
+            self.close()
+            self.description = now
+        if self._index is None:
+            self._index = self._opened()
+        if self._vectors is not None and not self.description.server and self._index.revision != self._revision:
+            self._vectors.close()  # another process wrote
+            self._vectors = None
+        if self._vectors is None:
+            where = self.description.server or self._data / "chroma"
+            self._vectors = Vectors(where, self._chroma_name, self._chroma_facts())
+            self._check(self._vectors.facts)
+        if self.description.server and int(self._vectors.facts.get("revision", 0)) != self._index.revision:
+            self.derive()
+        self._revision = self._index.revision
+
+    def _opened(self) -> KeywordIndex:
+        self._data.mkdir(exist_ok=True, mode=0o700)
+        path = self._data / "index.sqlite3"
+        lost = not path.exists() and (self._data / "chroma").exists()
+        try:
+            index = KeywordIndex(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            path.replace(path.with_suffix(f".damaged-{int(time.time())}"))
+            lost, index = True, KeywordIndex(path)
+        if lost:
+            self._index = index
+            self._vectors = Vectors(self._data / "chroma", self._chroma_name, self._chroma_facts())
+            self.derive()
+        return index
+
+    def close(self) -> None:
+        with self._mutex:
+            for part in (self._index, self._vectors):
+                if part is not None:
+                    part.close()
+            self._index = self._vectors = None
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / str(self.description.generation)
+
+    @property
+    def _chroma_name(self) -> str:
+        return f"kosent-{self.folder.name}"
+
+    def _chroma_facts(self) -> dict[str, str | int | float]:
+        kept = json.dumps(asdict(self.description.fingerprint), ensure_ascii=False)
+        return {"kosent_name": self.name, "kosent_fingerprint": kept, "revision": 0}
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        there = json.loads(str(facts.get("kosent_fingerprint", "{}")))
+        if there != json.loads(json.dumps(asdict(self.description.fingerprint))):
+            raise _other(self.description, f"another embedder or splitter in Chroma ({there.get('embedder', 'unknown')})")
+
+    # --- changing
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Raises `DataError` when another process is writing."""
+        with ExitStack() as stack:
+            stack.enter_context(locks.only_writer(self.folder / "writer.lock", self.name))
+            if self.description.server:
+                stack.enter_context(server_lock.held(self.description.server, self._chroma_name, self.name))
+            with self.look() as (index, vectors):
+                if index.writing:
+                    self._remove_leftovers(index, vectors)
+                index.note(writing=True)
+            yield Writer(self)
+            with self.look() as (index, _):
+                index.note(writing=False)
+
+    def _remove_leftovers(self, index: KeywordIndex, vectors: Vectors) -> None:
+        stored, known = set(vectors.ids()), set(index.chunk_ids())
+        vectors.delete(sorted(stored - known))
+        with index.transaction():
+            index.remove({name.rpartition(":")[0] for name in known - stored})
+            index.note(revision=index.revision + 1)
+
+    def derive(self, analyser: Analyser | None = None) -> None:
+        """Brings the index to what Chroma holds: whole documents only, of each source the newest."""
+        with self.look() as (index, vectors):
+            stored = vectors.ids()
+            known = {entry.key: entry for entry in index.documents()}
+            numbers: dict[str, int] = {}
+            for name in stored:
+                numbers[name.rpartition(":")[0]] = numbers.get(name.rpartition(":")[0], 0) + 1
+            firsts = [f"{key}:0" for key in numbers if key not in known]
+            new = [_entry(facts) for part in _parts(firsts) for _, facts in vectors.chunks(part).values()]
+            whole = [one for one in new if numbers[one.key] == one.chunks] + [one for one in known.values() if one.key in numbers]
+            newest = {one.source: one for one in sorted(whole, key=lambda one: one.added)}
+            wanted = {one.key for one in newest.values()}
+            with index.transaction():
+                index.remove(set(known) - wanted)
+                for entry in newest.values():
+                    if entry.key not in known:
+                        index.add(entry, (analyser or shared()).content(self._texts(entry, vectors)))
+                index.note(revision=int(vectors.facts.get("revision", 0)) if self.description.server else index.revision + 1)
+
+    def _texts(self, entry: Entry, vectors: Vectors) -> list[str]:
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+        ids = [f"{entry.key}:{number}" for number in range(entry.chunks)]
+        for part in _parts(ids):
+            found |= vectors.chunks(part)
+        return [searched_text(entry, chunk_of(*found[name])) for name in ids]
+
+    def delete(self) -> None:
+        """Removes the collection and all that it holds; documents themselves stay where they are."""
+        with locks.only_writer(self.folder / "writer.lock", self.name):
+            with suppress(DataError), self.look() as (_, vectors):
+                vectors.drop()
+            self.close()
+            (self.folder / "collection.json").unlink()
+            shutil.rmtree(self.folder)
+
+    def rebuilt(self, embedder_name: str = "") -> Collection:
+        """An empty successor, to be filled and then put in place by `replace_by`. Only for collections in a folder."""
+        fingerprint = Fingerprint.of(embedder(embedder_name or self.description.fingerprint.embedder))
+        description = replace(self.description, fingerprint=fingerprint, generation=self.description.generation + 1)
+        made = _Successor(description)
+        shutil.rmtree(made._data, ignore_errors=True)
+        return made
+
+    def replace_by(self, successor: Collection) -> None:
+        """From now on the successor is the collection; in one step."""
+        with locks.turn(self.folder / "turn.lock"):
+            write_json(self.folder / "collection.json", {"format": FORMAT, **asdict(successor.description)})
+        old = self._data
+        self.close()
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class _Successor(Collection):
+    """Not yet the one that collection.json describes."""
+
+    def _refresh(self) -> None:
+        if self._index is None:
+            self._index = self._opened()
+            self._vectors = Vectors(self._data / "chroma", self._chroma_name, self._chroma_facts())
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        with locks.only_writer(self.folder / "writer.lock", self.name):
+            yield Writer(self)
+
+
+class Writer:
+    """Changes a collection; each call is there whole, or not at all."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+
+    def put(self, documents: Sequence[Prepared]) -> None:
+        """Adds documents; each takes the place of what there is of its source."""
+        with self.collection.look() as (index, vectors):
+            sources = {one.entry.source for one in documents}
+            old = [entry.key for entry in index.documents_of(sources)]
+            ids = [f"{one.entry.key}:{number}" for one in documents for number in range(len(one.chunks))]
+            texts = [chunk.text for one in documents for chunk in one.chunks]
+            facts = [_facts(one.entry, number, chunk) for one in documents for number, chunk in enumerate(one.chunks)]
+            if ids:
+                import numpy as np
+
+                vectors.put(ids, np.concatenate([one.vectors for one in documents if len(one.chunks)]), texts, facts)
+            self._commit(index, vectors, set(old) - {one.entry.key for one in documents}, documents)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        with self.collection.look() as (index, vectors):
+            self._commit(index, vectors, set(keys), ())
+
+    def _commit(self, index: KeywordIndex, vectors: Vectors, old: set[str], new: Sequence[Prepared]) -> None:
+        left = index.chunk_ids(old)
+        revision = index.revision + 1
+        with index.transaction():
+            index.remove(old | {one.entry.key for one in new})
+            for one in new:
+                index.add(one.entry, one.morphemes)
+            index.note(revision=revision)
+        self.collection._revision = revision
+        vectors.delete(left)
+        if self.collection.description.server:
+            vectors.note(revision=revision)
+
+
+def chunk_of(text: str, facts: dict[str, Any]) -> Chunk:
+    place = (int(facts["section"]), int(facts["start"]), int(facts["end"]))
+    return Chunk(text, *place, page=facts.get("page"), heading=str(facts.get("heading", "")))
+
+
+def _facts(entry: Entry, number: int, chunk: Chunk) -> dict[str, str | int | float]:
+    facts: dict[str, str | int | float] = {
+        "document": entry.key, "source": entry.source, "title": entry.title, "kind": entry.kind,
+        "number": number, "section": chunk.section, "start": chunk.start, "end": chunk.end,
+    }  # fmt: skip
+    if chunk.heading:
+        facts["heading"] = chunk.heading
+    if chunk.page is not None:
+        facts["page"] = chunk.page
+    if number == 0:
+        facts["entry"] = json.dumps(asdict(entry), ensure_ascii=False)
+    return facts
+
+
+def _entry(facts: dict[str, Any]) -> Entry:
+    return Entry(**json.loads(facts["entry"]))
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), AT_ONCE):
+        yield ids[start : start + AT_ONCE]
+
+
+def _described(folder: Path, name: str, server: str) -> Description:
+    path = folder / "collection.json"
+    if not path.exists() and server:
+        return _on_server(name, server, folder)
+    if not path.exists():
+        there = ", ".join(Collection.names())
+        hint = f"kosent rag add {spelled(name)} FOLDER" + (f"   (there are: {there})" if there else "")
+        raise DataError(f"There is no collection {spelled(name)!r}.", hint=hint)
+    try:
+        kept = read_json(path)
+        if kept.pop("format") > FORMAT:
+            raise DataError(f"The collection {name!r} was made by a newer KoSent.", hint="pip install -U kosent")
+        fingerprint = kept.pop("fingerprint")
+        return Description(fingerprint=Fingerprint(**fingerprint | {"prefixes": tuple(fingerprint["prefixes"])}), **kept)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error}", hint=f"move {folder} away and add the documents again") from error
+
+
+def _on_server(name: str, server: str, folder: Path) -> Description:
+    """A collection that another machine made there."""
+    facts = Vectors(server, f"kosent-{folder.name}").facts
+    fingerprint = json.loads(str(facts["kosent_fingerprint"]))
+    found = Description(
+        spelled(name), Fingerprint(**fingerprint | {"prefixes": tuple(fingerprint["prefixes"])}), server, created=time.time()
+    )
+    private_home()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(folder / "collection.json", {"format": FORMAT, **asdict(found)})
+    return found
+
+
+def _other(description: Description, what: str, more: str = "") -> DataError:
+    hint = f"kosent rag rebuild {description.name}{more}"
+    return DataError(f"The collection {description.name!r} was made with {what}.", hint=hint)
+
+
+def document_key(source: str, sha256: str) -> str:
+    """Names one version of a document: the same content from the same place is the same."""
+    return hashlib.sha256(f"{source}\0{sha256}".encode()).hexdigest()[:24]
+
+
+def private(folder: Path) -> None:
+    """What is in it can be read by its owner alone."""
+    for path in (folder, *folder.rglob("*")):
+        os.chmod(path, 0o700 if path.is_dir() else 0o600)
