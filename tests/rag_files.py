@@ -72,13 +72,12 @@ def pdf(objects: Sequence[bytes], trailer: str = "") -> bytes:
 
 
 def korean_font(encoding: str, to_unicode: int | None = None) -> bytes:
-    """A font that is not embedded, as Korean documents have it; its characters are `encoding`'s, or a table says what they are."""
+    """A font that is not embedded, as Korean documents have it; object `to_unicode` may say what its characters are."""
     table = f"/ToUnicode {to_unicode} 0 R" if to_unicode else ""
-    return (
-        f"<< /Type /Font /Subtype /Type0 /BaseFont /HYSMyeongJo-Medium /Encoding /{encoding} {table} /DescendantFonts [<< /Type /Font "
-        "/Subtype /CIDFontType0 /BaseFont /HYSMyeongJo-Medium /CIDSystemInfo << /Registry (Adobe) /Ordering (Korea1) "
-        "/Supplement 1 >> /DW 1000 >>] >>"
-    ).encode()
+    system = "/CIDSystemInfo << /Registry (Adobe) /Ordering (Korea1) /Supplement 1 >> /DW 1000"
+    below = f"<< /Type /Font /Subtype /CIDFontType0 /BaseFont /HYSMyeongJo-Medium {system} >>"
+    above = f"/Type /Font /Subtype /Type0 /BaseFont /HYSMyeongJo-Medium /Encoding /{encoding} {table}"
+    return f"<< {above} /DescendantFonts [{below}] >>".encode()
 
 
 def drawn(lines: Sequence[bytes]) -> bytes:
@@ -87,7 +86,7 @@ def drawn(lines: Sequence[bytes]) -> bytes:
 
 
 def pages_pdf(contents: Sequence[bytes], font: bytes, *more: bytes, catalog: str = "", trailer: str = "") -> bytes:
-    """A PDF with a page for each object of `contents`. Object 3 is the font, 4 and so on are `more`, then page, contents, page …"""
+    """A PDF with a page for each object of `contents`. Object 3 is its font, then come `more`, then page, contents, page …"""
     first = 4 + len(more)
     kids = " ".join(f"{first + 2 * number} 0 R" for number in range(len(contents)))
     objects = [
@@ -97,10 +96,9 @@ def pages_pdf(contents: Sequence[bytes], font: bytes, *more: bytes, catalog: str
         *more,
     ]
     for number, content in enumerate(contents):
-        objects.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Resources << /Font << /F1 3 0 R >> /XObject << /X 4 0 R >> >> "
-            f"/Contents {first + 2 * number + 1} 0 R >>".encode()
-        )
+        used = "/Resources << /Font << /F1 3 0 R >> /XObject << /X 4 0 R >> >>"
+        page = f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] {used} /Contents {first + 2 * number + 1} 0 R >>"
+        objects.append(page.encode())
         objects.append(content)
     return pdf(objects, trailer)
 
