@@ -5,19 +5,21 @@
     echo "잠이 안 와" | kosent ask                    without words, what is piped in
     kosent ask "이 글을 요약해 줘:" - < notes.txt       "-" stands for standard input, a paragraph of its own
     kosent ask --continue "그래서 어떻게 하지?"         goes on in the conversation that was written to last
+    kosent ask --collection 일기 "그날 내가 왜 울었지?"   with passages of your own documents (kosent rag)
     kosent ask --model ollama:kosent --temperature 0 "..."
 
 --json prints one object when the reply has ended, and no stream: text, model, finish_reason ("stop", "length" or "interrupted"),
-usage, safety (level, card, replaced), citations, dropped_turns, seconds, first_token_seconds and conversation (its number).
+usage, safety (level, card, replaced), citations (number, text, source and, where known, title, heading, page, start and end in
+characters, collection), dropped_turns, seconds, first_token_seconds and conversation (its number).
 
     kosent ask --json "잠이 안 와" | jq -r .text
     kosent ask --json "잠이 안 와" | jq '{level: .safety.level, tokens: .usage.output_tokens, seconds}'
     while read -r line; do kosent ask --no-history --json "$line"; done < lines.txt | jq -r '[.safety.level, .text] | @tsv'
 
 The exchange is kept beside those of `kosent chat`; --no-history keeps nothing. Only the reply goes to standard output, without
-anything that could move a terminal. Errors go to standard error; that an AI writes is said there too, where it is a terminal.
-Exit codes: 0 a reply, 2 wrong usage, 5 no model or one that failed, 130 Ctrl-C, 141 nobody read the rest. What came of a reply
-that broke off is printed and kept.
+anything that could move a terminal. Errors go to standard error; that an AI writes, and after the reply its sources, are said
+there too, where it is a terminal. Exit codes: 0 a reply, 2 wrong usage, 3 no such collection, 5 no model or one that failed,
+130 Ctrl-C, 141 nobody read the rest. What came of a reply that broke off is printed and kept.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ import os
 import signal
 import sys
 import unicodedata
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from kosent.citations import called
 from kosent.conversations import COMPLETE, STOPPED
 from kosent.conversations.answer import Answer
 from kosent.conversations.history import Record
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 EXAMPLE = 'kosent ask "오늘 너무 힘들었어"'
 PIPE_CLOSED = 141
 """Exit code where what reads standard output has gone, as shells have it for SIGPIPE."""
-KEPT_WITH_A_CONVERSATION = ("system", "temperature", "max_tokens", "seed")
+KEPT_WITH_A_CONVERSATION = ("system", "temperature", "max_tokens", "seed", "collection")
 """Flags that belong to the conversation they begin."""
 
 
@@ -56,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="ollama:NAME, FILE.gguf, a run directory or openai:NAME@URL (default: see `kosent models`)"
     )
+    parser.add_argument("--collection", metavar="NAME", help='answer from the documents of this collection; "" from none')
     parser.add_argument("--system", help="system message (default: the one the model was trained with)")
     parser.add_argument("--lang", choices=["ko", "en"], help="language of notices and of the card at a crisis (ko)")
     parser.add_argument("--temperature", type=float, help="0 is greedy and repeatable (default 0.7)")
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         settings = load_settings({**record.settings, **flags})
         from kosent.chain import build_chain
 
-        chain = build_chain(settings=settings, output="reply")
+        chain = build_chain(settings=settings, retriever=settings.collection, output="reply")
         if _is_terminal(sys.stderr):
             print(NOTICE[settings.lang], file=sys.stderr)
         with _undisturbed():
@@ -94,9 +98,18 @@ def run(args: argparse.Namespace) -> int:
             # what Python still holds for it at its end would fail once more, and loudly
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return PIPE_CLOSED
-    if answer.known and answer.known.finish_reason == "length" and _is_terminal(sys.stderr):
-        print(CUT[settings.lang].format(tokens=settings.max_tokens), file=sys.stderr)
+    if _is_terminal(sys.stderr):
+        if answer.known and answer.known.finish_reason == "length":
+            print(CUT[settings.lang].format(tokens=settings.max_tokens), file=sys.stderr)
+        if not args.json:
+            for one in answer.citations():
+                print(_source(one, settings.lang), file=sys.stderr)
     return 0
+
+
+def _source(one: Mapping[str, Any], lang: str) -> str:
+    name, source = called(one, lang), " ".join(one["source"].split())
+    return f"[{one['number']}] {name}{f'  {source}' if name != source else ''}"
 
 
 def _message(words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@
     chain.invoke({"message": "오늘 너무 힘들었어"})                               # -> str
     chain.invoke({"message": "그러게", "history": [HumanMessage(...), AIMessage(...)]})
     chain.invoke({"message": "오늘 너무 힘들었어", "reply_begun": "많이 지치셨"})  # -> the rest of a reply that was stopped
+    build_chain(retriever="일기")                                               # with passages of a collection (kosent rag)
     build_chain(output="reply").invoke({"message": "안녕"})                       # -> kosent.reply.Reply
 
 History is messages in; where they are kept is the caller's. Passages from a `retriever` go into the user's turn as quotations.
@@ -23,10 +24,11 @@ from langchain_core.messages import AIMessageChunk, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator
 
-from kosent.errors import InterruptedReplyError, KosentError, ModelError, UsageError
+from kosent.errors import ContextLengthError, InterruptedReplyError, KosentError, ModelError, UsageError
 from kosent.models import chat_model_for, fallback_names, resolve_model
 from kosent.prompts import SYSTEM_MESSAGE
 from kosent.reply import Reply
+from kosent.retrieval import open_retriever
 from kosent.safety import CARD
 from kosent.safety_classifier import warm_up
 from kosent.settings import Settings, load_settings
@@ -58,7 +60,7 @@ def prompt(system: str = SYSTEM_MESSAGE) -> ChatPromptTemplate:
 def build_chain(
     model: str | BaseChatModel = "",
     *,
-    retriever: BaseRetriever | None = None,
+    retriever: BaseRetriever | str | None = None,
     system: str = "",
     settings: Settings | None = None,
     safety: bool = True,
@@ -71,7 +73,7 @@ def build_chain(
 def build_chain(
     model: str | BaseChatModel = "",
     *,
-    retriever: BaseRetriever | None = None,
+    retriever: BaseRetriever | str | None = None,
     system: str = "",
     settings: Settings | None = None,
     safety: bool = True,
@@ -83,7 +85,7 @@ def build_chain(
 def build_chain(
     model: str | BaseChatModel = "",
     *,
-    retriever: BaseRetriever | None = None,
+    retriever: BaseRetriever | str | None = None,
     system: str = "",
     settings: Settings | None = None,
     safety: bool = True,
@@ -97,12 +99,16 @@ def build_chain(
     answer at any hour (`kosent.safety`), in `lang` "ko" or "en" (the settings' own), and what in the model's reply encourages
     harm is replaced (`kosent.reply_guard`); `safety=False` leaves both out, for measuring a model.
 
+    `retriever` is any LangChain retriever or the name of a collection (`kosent rag list`); the setting `collection` is for the
+    chat and `kosent ask` alone.
+
     `model` is a name as in `kosent.models` or a LangChain chat model; `system` defaults to what the model was trained with. A
     model that fails before its first token gives way to those that the setting `fallback` names; for a chat model, only where
     `settings` are given.
 
-    Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used. A running chain raises what
-    `kosent.errors` lists below `ModelError`, and `ContextLengthError`; an `InterruptedReplyError` has what came as its `reply`.
+    Raises `ModelError`, `UsageError` or `MissingExtraError` when the named model cannot be used, and what
+    `kosent.retrieval.open_retriever` raises. A running chain raises what `kosent.errors` lists below `ModelError`,
+    `ContextLengthError`, and what the retriever raises; an `InterruptedReplyError` has what came as its `reply`.
     """
     standing_by = settings is not None or isinstance(model, str)
     settings = settings or load_settings()
@@ -112,6 +118,8 @@ def build_chain(
         raise UsageError(
             f'output is "text" or "reply", lang "ko" or "en", not {output!r} and {lang!r}.', hint='build_chain(output="reply")'
         )
+    if isinstance(retriever, str):
+        retriever = open_retriever(retriever) if retriever else None
     if isinstance(model, str):
         reference = resolve_model(model or settings.model, settings.fallback)
         llm, name = chat_model_for(reference, settings), str(reference)
@@ -196,13 +204,12 @@ class _ReplyChain:
     def stream(self, inputs: Iterator[Any], config: RunnableConfig) -> Iterator[Reply]:
         turn = Turn.begun(values := only_input(list(inputs)), self.safety, self.lang)
         yield turn.opening
-        found = self.retriever.invoke(values["message"], config) if self.retriever else []
-        yield turn.cited(found)
-        messages = self.template.invoke(turn.given(found), config).to_messages()
+        if self.retriever:
+            turn.passages = list(self.retriever.invoke(values["message"], config))
         problem: ModelError | None = None
         for name, llm in self.models:
             try:
-                for chunk in llm.stream(messages, config):
+                for chunk in self._chunks(llm, turn, config):
                     yield turn.took(chunk, name)
                 break
             except InterruptedReplyError as error:
@@ -226,13 +233,12 @@ class _ReplyChain:
             else await asyncio.to_thread(Turn.begun, values, self.safety, self.lang)
         )
         yield turn.opening
-        found = await self.retriever.ainvoke(values["message"], config) if self.retriever else []
-        yield turn.cited(found)
-        messages = (await self.template.ainvoke(turn.given(found), config)).to_messages()
+        if self.retriever:
+            turn.passages = list(await self.retriever.ainvoke(values["message"], config))
         problem: ModelError | None = None
         async for name, llm in self.models:
             try:
-                async with aclosing(cast("AsyncGenerator[AIMessageChunk]", llm.astream(messages, config))) as chunks:
+                async with aclosing(self._achunks(llm, turn, config)) as chunks:
                     async for chunk in chunks:
                         yield turn.took(chunk, name)
                 break
@@ -247,6 +253,29 @@ class _ReplyChain:
             assert problem is not None
             raise problem
         yield turn.rest()
+
+    def _chunks(self, llm: BaseChatModel, turn: Turn, config: RunnableConfig) -> Iterator[AIMessageChunk]:
+        """Of the reply, with as many of the passages as there is room for."""
+        while True:
+            messages = self.template.invoke(turn.given(), config).to_messages()
+            try:
+                yield from llm.stream(messages, config)
+                return
+            except ContextLengthError:
+                if not turn.leave_one_out():
+                    raise
+
+    async def _achunks(self, llm: BaseChatModel, turn: Turn, config: RunnableConfig) -> AsyncGenerator[AIMessageChunk]:
+        while True:
+            messages = (await self.template.ainvoke(turn.given(), config)).to_messages()
+            try:
+                async with aclosing(cast("AsyncGenerator[AIMessageChunk]", llm.astream(messages, config))) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except ContextLengthError:
+                if not turn.leave_one_out():
+                    raise
 
 
 def _name_of(model: BaseChatModel) -> str:

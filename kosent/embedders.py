@@ -111,7 +111,7 @@ class SentenceTransformerEmbedder:
 
     @property
     def dimension(self) -> int:
-        return int(self._encoder.get_sentence_embedding_dimension())
+        return int(self._encoder.get_embedding_dimension())
 
     def questions(self, texts: Sequence[str]) -> Vectors:
         return self._embed(self.prefixes[0], texts)

@@ -1,4 +1,4 @@
-"""Korean morphemes by Kiwi (kiwipiepy, kosent[rag]), for what compares words: keyword search and the metrics of an evaluation.
+"""Korean morphemes by Kiwi (kiwipiepy, kosent[rag] and kosent[evaluate]), for what compares words: keyword search and the metrics of an evaluation.
 
 `Morphemes` analyses in this process. Kiwi's first analysis loads 0.5 GB for some seconds and holds Python's lock while it does,
 so that an interface would stand still: `MorphemeProcess` analyses in a process of its own, which `python -m kosent.morphemes`
@@ -12,14 +12,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import IO, Any, Protocol
 
 from kosent import extras
 from kosent.errors import KosentError
 
-CONTENT = frozenset(("NNG", "NNP", "NNB", "NR", "SN", "NP", "VV", "VA", "XR", "MM", "MAG", "IC", "SL", "SH", "XPN", "W_SERIAL"))
-"""Tags whose morphemes carry meaning: nouns, verb and adjective stems, roots, adverbs, numbers, Latin and Chinese words."""
+CONTENT = frozenset(("NNG", "NNP", "NNB", "NR", "SN", "VV", "VA", "XR", "MM", "MAG", "SL", "SH", "XPN", "W_SERIAL"))
+"""Tags whose morphemes carry meaning: nouns, verb and adjective stems, roots, adverbs, numbers, Latin and Chinese
+words; no pronouns, with which one also asks (누구, 무엇, 어디)."""
 EMPTY = frozenset(
     ("것", "거", "수", "하", "되", "있", "없", "이", "그", "저", "나", "너", "때", "등", "및", "데", "줄", "안", "못", "좀", "더")
 )
@@ -33,8 +35,8 @@ class Analyser(Protocol):
 class Morphemes:
     """Raises `MissingExtraError` without kiwipiepy."""
 
-    def __init__(self, workers: int = 1) -> None:
-        extras.require("rag", what="The analysis of Korean")
+    def __init__(self, workers: int = 1, extra: str = "rag") -> None:
+        extras.require(extra, what="The analysis of Korean")
         from kiwipiepy import Kiwi
 
         self._kiwi: Any = Kiwi(num_workers=workers)
@@ -94,13 +96,19 @@ class MorphemeProcess:
         found: list[list[str]] = json.loads(line)
         return found
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is there no more, by itself or closed."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(OSError):  # what it was asked last and did not read
+                    pipe.close()
 
 
 def serve(lines: IO[bytes], answers: IO[bytes]) -> None:

@@ -15,8 +15,14 @@ from langchain_core.messages import BaseMessage
 from kosent.prompts import LAYOUTS
 
 _OWN = "|".join(re.escape(marker) for layout in LAYOUTS.values() for marker in layout.markers)
-# <|user|> of most, <｜User｜> of DeepSeek, [|user|] of EXAONE, [INST] and <<SYS>> of Llama 2 and Mistral, <s> and </s>
-_MARKER = re.compile(rf"{_OWN}|<[|｜][\w▁. -]{{1,40}}[|｜]>|\[\|[\w ]{{1,40}}\|\]|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>|</?s>")
+# <|user|> of most, <｜User｜> of DeepSeek, [|user|] of EXAONE, [INST] and <<SYS>> of Llama 2 and Mistral, <s> and </s>, calls of
+# tools as Qwen and Mistral write them, and the control tokens of Gemma and SmolLM2 that no conversation needs
+_MARKER = re.compile(
+    rf"{_OWN}|<[|｜][\w▁. -]{{1,40}}[|｜]>|\[\|[\w ]{{1,40}}\|\]|<</?SYS>>|</?s>|</?tool_(?:call|response)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|\[multimodal\]"
+    r"|<(?:unk|mask|unused\d{1,4}|(?:start|end)_of_image|repo_?name|file_sep|filename|gh_stars|empty_output)>"
+    r"|<(?:issue|jupyter)_\w{1,10}>"
+)
 
 
 def neutral(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, cast
 
@@ -12,6 +11,7 @@ from typing_extensions import TypedDict  # the one that pydantic takes before Py
 
 from kosent.errors import InterruptedReplyError, UsageError
 from kosent.neutral import neutral, neutral_messages
+from kosent.quotation import quoted
 from kosent.reply import Citation, Reply, ReplySafety
 from kosent.reply_guard import ReplyGuard
 from kosent.safety import CARD, assess_conversation
@@ -43,13 +43,6 @@ def only_input(inputs: list[Any]) -> ChatInput:
     return cast("ChatInput", values)
 
 
-def quoted(documents: Sequence[Document]) -> str:
-    """Passages between borders, as material to be read and not as words of the user."""
-    return "\n".join(
-        f"[참고 {number}]\n{document.page_content}\n[/참고 {number}]" for number, document in enumerate(documents, 1)
-    )
-
-
 @dataclass
 class Turn:
     """One reply under way: `opening` precedes it, `given` says what the model is asked; then come `took` of each of its chunks
@@ -61,6 +54,8 @@ class Turn:
     guard: ReplyGuard | None
     reply_begun: str = ""
     """What was shown of the reply before this turn, without the card."""
+    passages: list[Document] = field(default_factory=list)
+    """What the retriever found and there is room for, the best first."""
     said: Reply = field(default_factory=Reply)
     spoke: bool = False
     """Whether a model has written a letter."""
@@ -83,22 +78,20 @@ class Turn:
         guard.go_on_after(begun)
         return cls(history, values["message"], opening, guard, **known)
 
-    def cited(self, found: Sequence[Document]) -> Reply:
-        return self._piece(
-            "",
-            citations=tuple(
-                Citation(number, document.page_content, str(document.metadata.get("source", "")), document.metadata)
-                for number, document in enumerate(found, 1)
-            ),
-        )
+    def leave_one_out(self) -> bool:
+        """Takes the last passage out of what the model is asked; False where there is none, or the model has begun."""
+        if not self.passages or self.said.citations:
+            return False
+        self.passages.pop()
+        return True
 
-    def given(self, found: Sequence[Document]) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """What the prompt is filled with, without turn markers.
 
         Spaces at the end of a reply's beginning stay out: models write a space as part of the word after it, and after a lone one
         they go astray.
         """
-        asked = f"{quoted(found)}\n\n{self.message}" if found else self.message
+        asked = f"{quoted(self.passages)}\n\n{self.message}" if self.passages else self.message
         begun = self.reply_begun.rstrip(" ")
         return {
             "history": neutral_messages(self.history),
@@ -116,6 +109,7 @@ class Turn:
             usage=chunk.usage_metadata,
             dropped_turns=facts.get("dropped_turns", 0),
             model=None if self.said.model == model else model,
+            citations=() if self.said.citations else self._citations(),
         )
 
     def rest(self, reason: str | None = None) -> Reply:
@@ -125,6 +119,12 @@ class Turn:
             text = self.guard.rest()
             safety = replace(safety, replaced=self.guard.replaced)
         return self._piece(text, safety=safety, finish_reason=reason)
+
+    def _citations(self) -> tuple[Citation, ...]:
+        return tuple(
+            Citation(number, document.page_content, str(document.metadata.get("source", "")), document.metadata)
+            for number, document in enumerate(self.passages, 1)
+        )
 
     def _joining(self, text: str) -> str:
         if self.spaced:

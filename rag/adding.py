@@ -84,27 +84,43 @@ def files_of(paths: Sequence[str], summary: Summary) -> tuple[list[Source], list
     """The files that the paths name, each once, and the folders among the paths.
 
     Globs (also `**`) are filled in; hidden files and those of unknown kinds in folders are left out, the latter counted in
-    `summary.ignored`. Links to folders are not followed.
+    `summary.ignored`. Links to folders are not followed. A path that is no longer there stands among the folders where
+    `summary.known` has documents of it.
 
     Raises `UsageError` for what is not there.
     """
     found: dict[str, Source] = {}
-    folders, missing = [], []
+    folders, missing = list[str](), list[str]()
     for given in paths:
-        named = [given] if os.path.exists(given) else sorted(glob.glob(os.path.expanduser(given), recursive=True))
+        named = [given] if os.path.lexists(given) else sorted(glob.glob(os.path.expanduser(given), recursive=True))
         if not named:
-            missing.append(given)
+            gone = Source(Path(os.path.abspath(os.path.expanduser(given)))).name
+            if any(map(_inside([gone]), summary.known)):
+                folders.append(gone)
+            else:
+                missing.append(given)
         for one in map(Path, named):
             path = Path(os.path.abspath(one))
             if path.is_dir():
                 folders.append(unicodedata.normalize("NFC", str(path)))
                 for inside in _within(path, summary):
-                    found.setdefault(str(inside), Source(inside, folders[-1]))
+                    _find(Source(inside, folders[-1]), found, summary)
             else:
-                found[str(path)] = Source(path)
+                _find(Source(path), found, summary)
     if missing:
         raise UsageError(f"There is no such file or folder: {', '.join(missing)}", hint="kosent rag add NAME FOLDER")
     return list(found.values()), folders
+
+
+def _find(source: Source, found: dict[str, Source], summary: Summary) -> None:
+    """Two files whose names differ only in how their letters are composed would be one document: the composed one is."""
+    other = found.get(source.name)
+    if other is None or (source.path == other.path and not source.folder) or str(source.path) == source.name != str(other.path):
+        found[source.name] = source
+    if other is not None and source.path != other.path:
+        left = other if found[source.name] is source else source
+        said = f"{left.path}: a file of the same name, its letters composed otherwise, lies beside it."
+        summary.skipped[str(left.path)] = ("unsafe", said)
 
 
 def _within(folder: Path, summary: Summary) -> Iterator[Path]:
@@ -131,6 +147,8 @@ def add(
     `told(total)` is asked once for the function that hears of the progress. Raises what `Collection.writer` raises.
     """
     summary = Summary()
+    with collection.look() as (index, _):
+        summary.known = {entry.source for entry in index.documents()}
     sources, folders = files_of(paths, summary)
     with collection.writer() as writer:
         with collection.look() as (index, _):
@@ -151,12 +169,15 @@ def add(
 
 def _gone(known: Iterable[Entry], there: set[str], folders: Sequence[str]) -> list[Entry]:
     """Documents that came from one of the folders and lie there no more."""
-    inside = tuple(f"{folder.rstrip(os.sep)}{os.sep}" for folder in folders)
-    return [
-        one
-        for one in known
-        if inside and one.source.startswith(inside) and one.source not in there and not os.path.exists(one.source)
-    ]
+    inside = _inside(folders)
+    return [one for one in known if inside(one.source) and one.source not in there and not os.path.exists(one.source)]
+
+
+def _inside(folders: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a source is one of the paths, or lies in one of them."""
+    exactly = set(folders)
+    starts = tuple(f"{folder.rstrip(os.sep)}{os.sep}" for folder in exactly)
+    return lambda source: source in exactly or source.startswith(starts)
 
 
 def _take(source: Source, before: Entry | None, pipeline: Pipeline, summary: Summary, limits: Limits) -> bool:
@@ -191,6 +212,9 @@ def read(path: Path, name: str, folder: str, known: str, limits: Limits) -> tupl
         if sha256 and known == key:
             return None
         loaded = load(path, limits=limits)
+        if _version(path.stat()) != _version(status):
+            said = f"{path}: it was changed while it was read."
+            raise UnreadableDocument(said, reason="damaged", path=path, hint="add it again")
     except OSError as error:
         raise UnreadableDocument(f"{path}: {error.strerror or error}", reason="damaged", path=path) from error
     chunks = list(split(loaded.sections))
@@ -201,6 +225,10 @@ def read(path: Path, name: str, folder: str, known: str, limits: Limits) -> tupl
         sum(len(section.text) for section in loaded.sections), "; ".join(loaded.notes), folder,
     )  # fmt: skip
     return entry, chunks
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _hash(path: Path) -> str:

@@ -24,7 +24,8 @@ SHOWN = 20
 
 
 def add(args: argparse.Namespace) -> int:
-    files_of(args.paths, Summary())  # a path that is not there is said before a collection is made
+    if not Collection.is_here(args.name):
+        files_of(args.paths, Summary())  # a path that is not there is said before a collection is made
     collection = _opened(args)
     limits = Limits(megabytes=args.max_megabytes)
     with ExitStack() as stack:
@@ -54,6 +55,8 @@ def rebuild(args: argparse.Namespace) -> int:
     embedder = made.collection.description.fingerprint.embedder
     print(f"{made.collection.name}: rebuilt with {embedder}; {_count(made.read, 'document')} read again", end="")
     print(f", {made.kept} no longer there and kept as they were." if made.kept else ".")
+    for source in made.lost:
+        print(printable(f"Lost: {source} is no longer there, and neither is what was read of it."))
     made.collection.close()
     return 0
 

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 import threading
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +110,7 @@ class Collection:
         self._revision = -1
         self._mutex = threading.RLock()
         self._looking = 0
+        self._writing = False
 
     # --- which there are
 
@@ -127,7 +127,8 @@ class Collection:
         collections_folder().chmod(0o700)
         made = cls(Description(spelled(name), fingerprint, server, created=time.time()))
         if server:
-            made._check(Vectors(server, made._chroma_name, made._chroma_facts()).facts)
+            with closing(Vectors(server, made._chroma_name, made._chroma_facts())) as vectors:
+                made._check(vectors.facts)
         write_json(folder / "collection.json", {"format": FORMAT, **asdict(made.description)})
         return made
 
@@ -153,8 +154,12 @@ class Collection:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of the collections that are here."""
-        return sorted(read_json(path)["name"] for path in collections_folder().glob("*/collection.json"))
+        """Of the collections that are here; one whose description is damaged has none."""
+        found = []
+        for path in collections_folder().glob("*/collection.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                found.append(str(read_json(path)["name"]))
+        return sorted(found)
 
     @property
     def name(self) -> str:
@@ -179,13 +184,15 @@ class Collection:
         """The index and the vectors as they are now; nobody changes them meanwhile."""
         with self._mutex, ExitStack() as stack:
             if not self._looking:
-                if not self.description.server:
-                    stack.enter_context(locks.turn(self.folder / "turn.lock"))
-                self._refresh()
+                stack.enter_context(locks.turn(self.folder / "turn.lock", self.name))
             self._looking += 1
             try:
+                if self._looking == 1:
+                    self._refresh()
                 assert self._index is not None and self._vectors is not None
                 yield self._index, self._vectors
+            except sqlite3.DatabaseError as error:
+                raise self._unusable(error) from error
             finally:
                 self._looking -= 1
 
@@ -193,49 +200,100 @@ class Collection:
         now = _described(self.folder, self.name, "")
         if now.fingerprint != self.description.fingerprint:
             raise DataError(f"The collection {self.name!r} was rebuilt with another embedder.", hint="start again")
-        if now.generation != self.description.generation:
+        if (now.generation, now.created) != (self.description.generation, self.description.created):
             self.close()
             self.description = now
         if self._index is None:
             self._index = self._opened()
         if self._vectors is not None and not self.description.server and self._index.revision != self._revision:
-            self._vectors.close()  # another process wrote
-            self._vectors = None
+            self._close_vectors()  # another process wrote
         if self._vectors is None:
-            where = self.description.server or self._data / "chroma"
-            self._vectors = Vectors(where, self._chroma_name, self._chroma_facts())
-            self._check(self._vectors.facts)
+            self._vectors = self._opened_vectors()
+            if not self.description.server and not self._index.counts()[0] and self._vectors.count():
+                self.derive()  # the index was lost
         if self.description.server and int(self._vectors.facts.get("revision", 0)) != self._index.revision:
             self.derive()
         self._revision = self._index.revision
 
+    def _opened_vectors(self) -> Vectors:
+        if self.description.server:
+            found = Vectors(self.description.server, self._chroma_name)
+        else:
+            with locks.nobody_writes(self.folder / "writer.lock") as nobody:
+                mend = nobody or self._writing
+                found = Vectors(self.chroma_folder, self._chroma_name, self._chroma_facts(), mend=mend)
+        try:
+            self._check(found.facts)
+            if self._index is not None and not self.description.server:
+                self._check_all_there(self._index, found)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _check_all_there(self, index: KeywordIndex, vectors: Vectors) -> None:
+        """Raises `DataError` where Chroma's files, or some of them, were lost."""
+        known, there, oldest = index.counts()[1], vectors.count(), index.oldest()
+        if there < known or (oldest and oldest not in vectors.vectors([oldest])):
+            raise DataError(
+                f"Chroma has lost some of the {known:,} passages of {self.name!r} (it holds {there:,}).",
+                hint=f"kosent rag rebuild {self.name}",
+            )
+
+    def _unusable(self, error: sqlite3.DatabaseError) -> DataError:
+        path = self._data / "index.sqlite3"
+        if isinstance(error, sqlite3.OperationalError | sqlite3.IntegrityError):
+            hint = f"df -h {self.folder}, then type this again: what was added before is there"
+            return DataError(f"{path} cannot be used: {error}", hint=hint)
+        self.close()
+        if path.exists():
+            _set_aside(path)
+        return DataError(
+            f"The keyword index of {self.name!r} is damaged: {error}", hint="type this again: it is made anew from Chroma"
+        )
+
+    def _close_vectors(self, *, whole: bool = True) -> None:
+        if self._vectors is not None:
+            self._vectors.close(whole=whole)
+            self._vectors = None
+
     def _opened(self) -> KeywordIndex:
         self._data.mkdir(exist_ok=True, mode=0o700)
         path = self._data / "index.sqlite3"
-        lost = not path.exists() and (self._data / "chroma").exists()
         try:
-            index = KeywordIndex(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            path.replace(path.with_suffix(f".damaged-{int(time.time())}"))
-            lost, index = True, KeywordIndex(path)
-        if lost:
-            self._index = index
-            self._vectors = Vectors(self._data / "chroma", self._chroma_name, self._chroma_facts())
-            self.derive()
-        return index
+            return KeywordIndex(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            _set_aside(path)
+            return KeywordIndex(path)
 
     def close(self) -> None:
         with self._mutex:
-            for part in (self._index, self._vectors):
-                if part is not None:
-                    part.close()
-            self._index = self._vectors = None
+            self._close_vectors()
+            if self._index is not None:
+                self._index.close()
+                self._index = None
 
     @property
     def _data(self) -> Path:
         return self.folder / str(self.description.generation)
+
+    @property
+    def chroma_folder(self) -> Path:
+        """Where there is no server."""
+        return self._data / "chroma"
+
+    def listed(self) -> list[Entry]:
+        """The documents as the index has them, whatever is wrong with Chroma. Raises `sqlite3.Error`."""
+        path = self._data / "index.sqlite3"
+        if not path.exists():
+            return []
+        index = KeywordIndex(path)
+        try:
+            return index.documents()
+        finally:
+            index.close()
 
     @property
     def _chroma_name(self) -> str:
@@ -256,34 +314,63 @@ class Collection:
     def writer(self) -> Iterator[Writer]:
         """Raises `DataError` when another process is writing."""
         with ExitStack() as stack:
-            stack.enter_context(locks.only_writer(self.folder / "writer.lock", self.name))
+            self._take_writer_lock(stack)
             if self.description.server:
                 stack.enter_context(server_lock.held(self.description.server, self._chroma_name, self.name))
+            self._writing = True
+            stack.callback(setattr, self, "_writing", False)
             with self.look() as (index, vectors):
-                if index.writing:
+                self._remove_generations_but(self.description.generation)
+                killed = index.writing or bool(self.description.server and vectors.facts.get("writing"))
+                if killed:  # what this process has open may be older than the files
+                    self._close_vectors()
+            with self.look() as (index, vectors):
+                if killed:
                     self._remove_leftovers(index, vectors)
-                index.note(writing=True)
+                self._note_writing(index, vectors, True)
             yield Writer(self)
-            with self.look() as (index, _):
-                index.note(writing=False)
+            with self.look() as (index, vectors):
+                self._note_writing(index, vectors, False)
+
+    def _take_writer_lock(self, stack: ExitStack) -> None:
+        """In turn, since whoever opens Chroma looks whether the lock is free."""
+        with self._mutex, locks.turn(self.folder / "turn.lock", self.name):
+            stack.enter_context(locks.only_writer(self.folder / "writer.lock", self.name))
+
+    def _remove_generations_but(self, kept: int) -> None:
+        """What a rebuilding that was stopped has left."""
+        for path in self.folder.iterdir():
+            if path.name.isdecimal() and path.name != str(kept):
+                shutil.rmtree(path)
+
+    def _note_writing(self, index: KeywordIndex, vectors: Vectors, writing: bool) -> None:
+        index.note(writing=writing)
+        if self.description.server:
+            vectors.note(writing=int(writing))
 
     def _remove_leftovers(self, index: KeywordIndex, vectors: Vectors) -> None:
+        if self.description.server:
+            self.derive()
         stored, known = set(vectors.ids()), set(index.chunk_ids())
         vectors.delete(sorted(stored - known))
         with index.transaction():
             index.remove({name.rpartition(":")[0] for name in known - stored})
             index.note(revision=index.revision + 1)
+        if self.description.server:
+            vectors.note(revision=index.revision)
 
     def derive(self, analyser: Analyser | None = None) -> None:
         """Brings the index to what Chroma holds: whole documents only, of each source the newest."""
         with self.look() as (index, vectors):
-            stored = vectors.ids()
+            server = self.description.server
+            revision = int(vectors.facts.get("revision", 0)) if server else index.revision + 1
+            stored = vectors.ids()  # after the revision: what another machine writes meanwhile has a later one
             known = {entry.key: entry for entry in index.documents()}
             numbers: dict[str, int] = {}
             for name in stored:
                 numbers[name.rpartition(":")[0]] = numbers.get(name.rpartition(":")[0], 0) + 1
             firsts = [f"{key}:0" for key in numbers if key not in known]
-            new = [_entry(facts) for part in _parts(firsts) for _, facts in vectors.chunks(part).values()]
+            new = [entry_of(facts) for part in _parts(firsts) for _, facts in vectors.chunks(part).values()]
             whole = [one for one in new if numbers[one.key] == one.chunks] + [one for one in known.values() if one.key in numbers]
             newest = {one.source: one for one in sorted(whole, key=lambda one: one.added)}
             wanted = {one.key for one in newest.values()}
@@ -291,25 +378,32 @@ class Collection:
                 index.remove(set(known) - wanted)
                 for entry in newest.values():
                     if entry.key not in known:
-                        index.add(entry, (analyser or shared()).content(self._texts(entry, vectors)))
-                index.note(revision=int(vectors.facts.get("revision", 0)) if self.description.server else index.revision + 1)
+                        with suppress(Removed):
+                            index.add(entry, (analyser or shared()).content(self._texts(entry, vectors)))
+                index.note(revision=revision)
 
     def _texts(self, entry: Entry, vectors: Vectors) -> list[str]:
         return [searched_text(entry, chunk) for chunk in self.chunks_of(entry, vectors)]
 
     def chunks_of(self, entry: Entry, vectors: Vectors) -> list[Chunk]:
-        """The chunks of a document, in their order."""
+        """The chunks of a document, in their order. Raises `Removed`."""
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         ids = [f"{entry.key}:{number}" for number in range(entry.chunks)]
         for part in _parts(ids):
             found |= vectors.chunks(part)
+        if len(found) < len(ids):
+            raise Removed(f"{entry.source} was removed from {self.name!r} meanwhile.", hint=f"kosent rag show {self.name}")
         return [chunk_of(*found[name]) for name in ids]
 
     def delete(self) -> None:
         """Removes the collection and all that it holds; documents themselves stay where they are."""
-        with locks.only_writer(self.folder / "writer.lock", self.name):
-            with suppress(DataError), self.look() as (_, vectors):
-                vectors.drop()
+        with ExitStack() as stack:
+            self._take_writer_lock(stack)
+            if self.description.server:
+                stack.enter_context(server_lock.held(self.description.server, self._chroma_name, self.name))
+                with suppress(DataError), closing(Vectors(self.description.server, self._chroma_name)) as vectors:
+                    vectors.drop()
+            stack.enter_context(locks.turn(self.folder / "turn.lock", self.name))
             self.close()
             (self.folder / "collection.json").unlink()
             shutil.rmtree(self.folder)
@@ -317,18 +411,22 @@ class Collection:
     def successor(self, embedder_name: str = "") -> Collection:
         """An empty one, to be filled and then put in this one's place by `replace_by`. Only for collections in a folder."""
         fingerprint = Fingerprint.of(embedder(embedder_name or self.description.fingerprint.embedder))
-        description = replace(self.description, fingerprint=fingerprint, generation=self.description.generation + 1)
-        made = _Successor(description)
-        shutil.rmtree(made._data, ignore_errors=True)
-        return made
+        return _Successor(replace(self.description, fingerprint=fingerprint))
 
     def replace_by(self, successor: Collection) -> None:
-        """From now on the successor is the collection; in one step."""
-        with locks.turn(self.folder / "turn.lock"):
+        """From now on the successor is the collection; in one step. To be called while the successor's writer is held."""
+        successor.close()
+        with locks.turn(self.folder / "turn.lock", self.name):
             write_json(self.folder / "collection.json", {"format": FORMAT, **asdict(successor.description)})
         old = self._data
         self.close()
         shutil.rmtree(old, ignore_errors=True)
+        self.description = successor.description
+        self.__dict__.pop("embedder", None)
+
+
+class Removed(DataError):
+    """Another machine took the document out between two looks at the server."""
 
 
 class _Successor(Collection):
@@ -337,11 +435,16 @@ class _Successor(Collection):
     def _refresh(self) -> None:
         if self._index is None:
             self._index = self._opened()
-            self._vectors = Vectors(self._data / "chroma", self._chroma_name, self._chroma_facts())
+        if self._vectors is None:
+            self._vectors = Vectors(self.chroma_folder, self._chroma_name, self._chroma_facts(), mend=True)
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
-        with locks.only_writer(self.folder / "writer.lock", self.name):
+        with ExitStack() as stack:
+            self._take_writer_lock(stack)
+            now = _described(self.folder, self.name, "").generation
+            self.description = replace(self.description, generation=now + 1)
+            self._remove_generations_but(now)
             yield Writer(self)
 
 
@@ -353,7 +456,7 @@ class Writer:
 
     def put(self, documents: Sequence[Prepared]) -> None:
         """Adds documents; each takes the place of what there is of its source."""
-        with self.collection.look() as (index, vectors):
+        with self._changing() as (index, vectors):
             sources = {one.entry.source for one in documents}
             old = [entry.key for entry in index.documents_of(sources)]
             ids = [f"{one.entry.key}:{number}" for one in documents for number in range(len(one.chunks))]
@@ -366,8 +469,17 @@ class Writer:
             self._commit(index, vectors, set(old) - {one.entry.key for one in documents}, documents)
 
     def remove(self, keys: Iterable[str]) -> None:
-        with self.collection.look() as (index, vectors):
+        with self._changing() as (index, vectors):
             self._commit(index, vectors, set(keys), ())
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[KeywordIndex, Vectors]]:
+        with self.collection.look() as parts:
+            try:
+                yield parts
+            except BaseException:
+                self.collection._close_vectors(whole=False)
+                raise
 
     def _commit(self, index: KeywordIndex, vectors: Vectors, old: set[str], new: Sequence[Prepared]) -> None:
         left = index.chunk_ids(old)
@@ -377,10 +489,15 @@ class Writer:
             for one in new:
                 index.add(one.entry, one.morphemes)
             index.note(revision=revision)
-        self.collection._revision = revision
+        server = bool(self.collection.description.server)
+        if server and new:
+            vectors.note(revision=revision)  # other machines take the new version before the old one goes
         vectors.delete(left)
-        if self.collection.description.server:
+        if server and left:
+            revision += 1
+            index.note(revision=revision)
             vectors.note(revision=revision)
+        self.collection._revision = revision
 
 
 def chunk_of(text: str, facts: dict[str, Any]) -> Chunk:
@@ -402,7 +519,7 @@ def _facts(entry: Entry, number: int, chunk: Chunk) -> dict[str, str | int | flo
     return facts
 
 
-def _entry(facts: dict[str, Any]) -> Entry:
+def entry_of(facts: dict[str, Any]) -> Entry:
     return Entry(**json.loads(facts["entry"]))
 
 
@@ -431,7 +548,8 @@ def _described(folder: Path, name: str, server: str) -> Description:
 
 def _on_server(name: str, server: str, folder: Path) -> Description:
     """A collection that another machine made there."""
-    facts = Vectors(server, f"kosent-{folder.name}").facts
+    with closing(Vectors(server, f"kosent-{folder.name}")) as vectors:
+        facts = vectors.facts
     fingerprint = json.loads(str(facts["kosent_fingerprint"]))
     found = Description(
         spelled(name), Fingerprint(**fingerprint | {"prefixes": tuple(fingerprint["prefixes"])}), server, created=time.time()
@@ -452,7 +570,9 @@ def document_key(source: str, sha256: str) -> str:
     return hashlib.sha256(f"{source}\0{sha256}".encode()).hexdigest()[:24]
 
 
-def private(folder: Path) -> None:
-    """What is in it can be read by its owner alone."""
-    for path in (folder, *folder.rglob("*")):
-        os.chmod(path, 0o700 if path.is_dir() else 0o600)
+def _set_aside(path: Path) -> None:
+    """A damaged index is kept under another name; its journal belongs to it and to no new one."""
+    damaged = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for end in ("-journal", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + end).replace(damaged.with_name(damaged.name + end))

@@ -121,6 +121,11 @@ class KeywordIndex:
             int(self._database.execute("SELECT count(*) FROM chunk").fetchone()[0]),
         )
 
+    def oldest(self) -> str:
+        """The Chroma id of the chunk that has been there longest, "" where there is none."""
+        row = self._database.execute("SELECT document, number FROM chunk ORDER BY id LIMIT 1").fetchone()
+        return f"{row[0]}:{row[1]}" if row else ""
+
     def chunk_ids(self, keys: Iterable[str] | None = None) -> list[str]:
         """The Chroma ids of the chunks of these documents, else of all."""
         if keys is None:
@@ -171,10 +176,10 @@ class KeywordIndex:
         return there
 
     def coverage(self, words: Sequence[str], ids: Sequence[str]) -> dict[str, float]:
-        """For each chunk the share of the words that it holds, each counted by its rarity: ln((N + 1) / (n + 0.5)), N chunks in
-        all, n with the word."""
+        """For each chunk the share of the words that it holds, each counted by its rarity: ln(1 + N / (n + 1)), N chunks in all,
+        n with the word."""
         chunks = self.counts()[1]
-        weights = {word: math.log((chunks + 1) / (count + 0.5)) for word, count in self.rows_with(words).items()}
+        weights = {word: math.log(1 + chunks / (count + 1)) for word, count in self.rows_with(words).items()}
         whole = sum(weights.values())
         found = {}
         for name in ids if whole > 0 else ():

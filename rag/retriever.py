@@ -65,13 +65,19 @@ class HybridRetriever(BaseRetriever):
     analyser: Any = Field(default=None, exclude=True)
     """A `kosent.morphemes.Analyser`; None is this process's own."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        return self.found(query)
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        return self.found(query, k)
 
-    async def _aget_relevant_documents(self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun) -> list[Document]:
-        return await asyncio.to_thread(self.found, query)
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        return await asyncio.to_thread(self.found, query, k)
 
-    def found(self, question: str) -> list[Document]:
+    def found(self, question: str, k: int | None = None) -> list[Document]:
+        """`invoke(question, k=2)` gives at most two, whatever the retriever's own `k`."""
+        most = self.k if k is None else k
         if not question.strip():
             return []
         words = self._words(question) if self.keyword_weight else []
@@ -94,7 +100,7 @@ class HybridRetriever(BaseRetriever):
             order = [name for name in order if name in scores or cosines.get(name, -1.0) >= self._least_cosine]
             if self.diversity and order:
                 order = _diverse(order, cosines, vectors.vectors(order), self.diversity)
-            chunks = vectors.chunks(order if self.rerank else order[: self.k])
+            chunks = vectors.chunks(order if self.rerank else order[:most])
         documents = []
         for name in order:
             if name in chunks:
@@ -104,7 +110,7 @@ class HybridRetriever(BaseRetriever):
                 about |= {"cosine": cosines[name]} if name in cosines else {}
                 about |= {"keyword": scores[name]} if name in scores else {}
                 documents.append(Document(text, metadata=facts | about))
-        return self._within_budget(self._reranked(question, documents)[: self.k])
+        return self._within_budget(self._reranked(question, documents)[:most])
 
     def _words(self, question: str) -> list[str]:
         analyser: Analyser = self.analyser or shared()

@@ -101,7 +101,7 @@ def show(args: argparse.Namespace) -> int:
             print(printable(f"{entry.title}\n{entry.source}"))
             for number, chunk in enumerate(collection.chunks_of(entry, vectors), 1):
                 facts = {"heading": chunk.heading} | ({"page": chunk.page} if chunk.page is not None else {})
-                print(printable(f"\n[{number}] {place(facts)}\n{chunk.text}"))
+                print(printable(f"\n[{number}] {place(facts)}".rstrip() + f"\n{chunk.text}"))
             return 0
     about = collection.description
     print(f"{about.name}: embedder {about.fingerprint.embedder}, {about.server or collection.folder}; added, passages, document")

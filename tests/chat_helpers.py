@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field
 from textual.pilot import Pilot
 
 from kosent.conversations import ConversationStore
@@ -15,6 +18,15 @@ from kosent.tui.bubble import Bubble
 from kosent.tui.composer import Composer, composed
 from kosent.tui.dialogs import Dialog
 from kosent.tui.testing import ScriptedBackend
+
+
+class Shelf(BaseRetriever):
+    """Finds the same documents whatever is asked."""
+
+    documents: list[Document] = Field(default_factory=list)
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return self.documents
 
 
 @asynccontextmanager

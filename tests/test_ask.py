@@ -51,11 +51,11 @@ class Breaking(ScriptedChat):
 def answering(monkeypatch: pytest.MonkeyPatch) -> Answering:
     """Makes a model, or one with these replies, the one that answers."""
 
-    def replace(*replies: Any, model: ScriptedChat | None = None, retriever: BaseRetriever | None = None) -> ScriptedChat:
+    def replace(*replies: Any, model: ScriptedChat | None = None, found: BaseRetriever | None = None) -> ScriptedChat:
         llm = model or ScriptedChat(replies=list(replies))
 
-        def built(*, settings: Any, output: Any) -> Any:
-            return build_chain(llm, settings=settings, retriever=retriever, output=output)
+        def built(*, settings: Any, retriever: Any, output: Any) -> Any:
+            return build_chain(llm, settings=settings, retriever=found or retriever, output=output)
 
         monkeypatch.setattr(chain, "build_chain", built)
         return llm
@@ -171,7 +171,7 @@ def test_one_object_says_all_that_is_known(answering: Answering, capsys: pytest.
         def _get_relevant_documents(self, query: str, *, run_manager: object) -> list[Document]:
             return [Document("산책하면 \x1b[1m풀린다.", metadata={"source": "산책\x07.md", "when": object()})]
 
-    answering("그랬군요.", retriever=Notes())
+    answering("그랬군요.", found=Notes())
     assert main(["ask", "힘들어", "--json"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
@@ -364,12 +364,12 @@ def test_a_write_that_failed_on_the_way_is_made_good_at_the_end(
     assert (reply_stored().content, reply_stored().status) == ("네. 그래요.", COMPLETE)
 
 
-@pytest.mark.parametrize(("write", "came"), [(1, ""), (3, ""), (6, "네")])
+@pytest.mark.parametrize(("write", "came"), [(1, ""), (3, ""), (5, "네")])
 def test_control_c_in_the_middle_of_a_write_breaks_nothing(
     write: int, came: str, answering: Answering, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the first statement of a transaction, where nothing is there yet to undo it. The third transaction makes place for
-    the reply, the sixth stores the first of it."""
+    the reply, the fifth stores the first of it."""
     calls = []
 
     @contextmanager

@@ -65,3 +65,12 @@ def test_the_page_on_corpora_lists_what_the_program_knows() -> None:
         assert f"| `{name}` | {value:g} | " in text
     for name in MADE - {"report.md"}:
         assert f"`{name}`" in text or name.partition(".")[0] in ("validation", "test"), name
+
+
+def test_the_page_on_evaluation_defines_every_metric() -> None:
+    from kosent.evaluation.definitions import sections
+
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- python -m kosent.evaluation.definitions -->\n\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert found
+    assert found.group(1) == sections()

@@ -1,4 +1,4 @@
-"""Metrics on known values, intervals, straw men, and a whole evaluation of two real small models."""
+"""Intervals, straw men, and a whole evaluation of two real small models."""
 
 from __future__ import annotations
 
@@ -12,41 +12,17 @@ import pytest
 from kosent.cli import main
 from kosent.embedders import UniversalSentenceEncoder
 from kosent.errors import DataError
-from kosent.evaluation import metrics
+from kosent.evaluation.definitions import METRICS
 from kosent.evaluation.evaluate import central_reply, training_replies
 from kosent.evaluation.generate import generate, held_out_turns
 from kosent.evaluation.statistics import mean_interval, resamples
 from kosent.files import read_json
 from kosent.hf import load_for_inference
 
-REFERENCES = ["오늘은 비가 왔어요.", "내일은 맑을 거예요."]
-
 
 @pytest.fixture(scope="module")
 def embedder() -> UniversalSentenceEncoder:
     return UniversalSentenceEncoder()
-
-
-def test_overlap_is_full_for_equal_and_none_for_unrelated_text() -> None:
-    for metric in (metrics.bleu_char, metrics.chrf):
-        assert metric(REFERENCES, REFERENCES)[0] == pytest.approx(100.0)
-        assert metric(["xyz", "qqq"], REFERENCES)[0] < 1.0
-    assert "tok:char" in metrics.bleu_char(REFERENCES, REFERENCES)[1]
-    decomposed = ["\u110b\u1169\u1102\u1173\u11af\u110b\u1173\u11ab 비가 왔어요.", REFERENCES[1]]
-    assert metrics.bleu_char(decomposed, REFERENCES)[0] == pytest.approx(100.0)
-
-
-@pytest.mark.parametrize(
-    ("reply", "expected"), [("", 0.0), ("하나 둘 셋", 0.0), ("네 네 네 네 네", 2 / 3), ("가 나 다 라 가 나 다", 0.2)]
-)
-def test_repetition_counts_trigrams_seen_before(reply: str, expected: float) -> None:
-    assert metrics.repetition(reply) == pytest.approx(expected)
-
-
-def test_distinct_and_foreign() -> None:
-    assert metrics.distinct(["네", "네 ", "아니요", "글쎄요"]) == 0.5
-    assert metrics.has_foreign("좋아요 コンピュータ")
-    assert not metrics.has_foreign("좋아요 OK ㅋㅋ!")
 
 
 def test_the_embedder_tells_paraphrase_from_unrelated(embedder: UniversalSentenceEncoder) -> None:
@@ -103,12 +79,22 @@ def test_an_evaluation_writes_table_replies_and_picture(
     turns = held_out_turns(small_data)
     assert results["replies"] == len(turns)
     assert results["models"]["random training reply"]["values"]["cosine"] < 1
+    for row in results["models"].values():
+        assert set(row["values"]) == set(METRICS) - {"bertscore"}
+        assert set(row["intervals"]) == set(row["values"]) - {"distinct_1", "distinct_2", "self_bleu"}
+        assert all(
+            low <= row["values"][name] <= high for name, (low, high) in row["intervals"].items() if name.startswith("rouge")
+        )
+    assert set(results["signatures"]) == {"bleu_morpheme", "bleu_char", "bleu_13a", "chrf"}
     with (report / "replies.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["reference"] for row in rows] == [turn.reference for turn in turns]
     assert {row["random training reply"] for row in rows} <= set(training_replies(small_data))
     assert (report / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert "## Examples" in (report / "report.md").read_text(encoding="utf-8")
+    written = (report / "report.md").read_text(encoding="utf-8")
+    assert "## Examples" in written
+    for name in set(METRICS) - {"bertscore"}:
+        assert f"| {METRICS[name].label_en}" in written
 
 
 def test_missing_data_is_an_error(small_data: Path, tmp_path: Path) -> None:

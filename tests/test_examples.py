@@ -40,6 +40,26 @@ def test_the_script(tiny_gguf: Path) -> None:
     assert NOTICE["ko"] in out and "finish" not in out and "length" in out and "level='none'" in out
 
 
+def test_the_chain_over_documents_cites_them(tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "일기"
+    folder.mkdir()
+    (folder / "봄.md").write_text("# 4월\n\n시험을 망친 날 바닷가까지 걸었다. 파도 소리가 좋았다.\n", encoding="utf-8")
+    (folder / "여름.txt").write_text("수박을 여섯 통 먹었다.\n", encoding="utf-8")
+    command = ["--model", str(tiny_gguf), "일기", str(folder), "시험을 망친 날 나는 어디까지 걸었지?"]
+    out = run("rag_chain.py", *command, KOSENT_MAX_TOKENS="4")
+    assert "2 added, 0 changed, 0 unchanged" in out
+    place = re.search(r"\[참고 1\] (\S+) 4월 (\d+)-(\d+) ", out)
+    assert (
+        place
+        and Path(place[1]).name == "봄.md"
+        and int(place[3]) - int(place[2]) == len("시험을 망친 날 바닷가까지 걸었다. 파도 소리가 좋았다.")
+    )
+    assert "    시험을 망친 날 바닷가까지 걸었다." in out
+    (folder / "여름.txt").unlink()
+    again = run("rag_chain.py", *command, KOSENT_MAX_TOKENS="4")
+    assert "0 added, 0 changed, 1 unchanged" in again and "수박" not in again
+
+
 def test_the_langgraph_app_goes_on_where_it_was_left(tiny_gguf: Path, tmp_path: Path) -> None:
     file = tmp_path / "talk.sqlite"
     common = ["--model", str(tiny_gguf), "--file", str(file)]

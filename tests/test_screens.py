@@ -26,22 +26,24 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import Input, OptionList, TextArea
+from textual.widgets import Input, OptionList, Static, TextArea
 
-from chat_helpers import bubbles, finished, opened, say, until
+from chat_helpers import Shelf, bubbles, finished, opened, say, until
 from kosent.available import Available
 from kosent.conversations import STOPPED, ConversationStore
 from kosent.errors import ModelError, ServerDownError
 from kosent.models import resolve_model
+from kosent.settings import Settings
 from kosent.tui import keeping, themes
 from kosent.tui.app import ChatApp
 from kosent.tui.bubble import Bubble
+from kosent.tui.collection_dialog import CollectionDialog
 from kosent.tui.dialogs import ConfirmDialog, Dialog, PassageDialog, SafetyDialog, TextDialog
 from kosent.tui.export_dialog import ExportDialog
 from kosent.tui.model_dialog import ModelDialog
 from kosent.tui.search_dialog import SearchDialog
 from kosent.tui.settings_dialog import SettingsDialog
-from kosent.tui.testing import NOTHING, ScriptedBackend
+from kosent.tui.testing import NOTHING, ScriptedBackend, ScriptedCollections
 from kosent.tui.welcome import Welcome
 
 SIZES = ((80, 24), (120, 40), (40, 20))
@@ -58,7 +60,12 @@ WORDS = {
         "other": "마음이 쉬지 못하셨군요.",
         "list": "오늘 밤에 해 볼 만한 일이에요 [참고 1].\n\n- **천천히** 숨 쉬기\n- 걱정을 종이에 적기\n\n"
         "```python\nfor 숨 in range(4):\n    쉬기(초=4)\n```",
-        "source": "수면 안내서.pdf, 3쪽",
+        "title": "수면 안내서",
+        "heading": "저녁 > 잠들기 전에",
+        "source": "/data/mina/자료/상담 센터/수면 안내서 (2025년 개정판).pdf",
+        "diary": "3월 1일.txt",
+        "diary passage": "어젯밤에도 두 시가 넘어서야 잠들었다.\n내일 발표가 자꾸 생각났다.",
+        "collections": "상담 자료\n일기\n회사 안내문",
         "passage": "잠들기 전에 걱정을 적어 보세요.",
         "crisis": "이제 다 정리했어. 다들 고마웠어",
         "beside": "그렇게까지 마음먹으셨다니 얼마나 힘드셨을까요. 지금 어디에 계세요?",
@@ -76,7 +83,12 @@ WORDS = {
         "other": "Your mind has had no rest.",
         "list": "Some things to try tonight [1].\n\n- Breathe **slowly**\n- Write your worries down\n\n"
         "```python\nfor breath in range(4):\n    rest(seconds=4)\n```",
-        "source": "sleep guide.pdf, page 3",
+        "title": "Sleep guide",
+        "heading": "Evenings > Before going to bed",
+        "source": "/data/mina/documents/counselling centre/sleep guide (revised 2025).pdf",
+        "diary": "1 March.txt",
+        "diary passage": "It was past two again before I slept.\nI kept thinking of the talk tomorrow.",
+        "collections": "Counselling\nDiary\nOffice handbook",
         "passage": "Write your worries down before you go to bed.",
         "crisis": "Everything is settled now. Thank you all for everything",
         "beside": "It must have been so hard to come to this point. Where are you now?",
@@ -91,7 +103,8 @@ WORDS = {
 """What was said in the conversations: everything else on a screen is the chat's own."""
 NAMES = (
     "KoSent AI CPU Ollama Markdown JSONL top_p https://ollama.com/download kosent-q8_0.gguf Enter Esc esc Ctrl Shift Alt Up Home "
-    "End Delete kosent kosent-demo/run prepare ollama serve gemma .md /data/mina/.local/share/kosent/conversations.sqlite3"
+    "End Delete kosent kosent-demo/run prepare rag add list ollama serve gemma .md "
+    "/data/mina/.local/share/kosent/conversations.sqlite3"
 )
 """Names, commands, keys and files, which are the same in Korean."""
 KOREAN_NAMES = "마들랜 ㅊㅠㄷㄱㅌㅐㅔㅇ"
@@ -238,7 +251,11 @@ def conversation(stage: Stage) -> None:
     one = store.new(MODEL)
     store.add(one, "user", words["sleep"])
     facts = {"model": MODEL, "tokens": 61, "prompt_tokens": 212, "first_token": 0.4, "seconds": 3.4}
-    cited = [{"number": 1, "text": words["passage"], "source": words["source"], "metadata": {}}]
+    place = {"title": words["title"], "heading": words["heading"], "page": 3}
+    cited = [
+        {"number": 1, "text": words["passage"], "source": words["source"], **place},
+        {"number": 2, "text": words["diary passage"], "source": words["diary"]},
+    ]
     store.add(one, "assistant", words["list"], facts=facts | {"citations": cited})
     question = store.add(one, "user", words["mistake"])
     store.add(one, "assistant", words["other"], parent=question)
@@ -272,7 +289,7 @@ async def test_first(stage: Stage) -> None:
 
 
 async def test_conversation(stage: Stage) -> None:
-    """The end of a conversation: a reply with a list, code and its source; below it the second of three, which was stopped and
+    """The end of a conversation: a reply with a list, code and its sources; below it the second of three, which was stopped and
     says so; how fast the last whole one came stands above the input."""
     conversation(stage)
     async with stage.chat() as (_, pilot):
@@ -308,7 +325,7 @@ async def test_message(stage: Stage) -> None:
 
 
 async def test_sources(stage: Stage) -> None:
-    """What the reply was given, each passage with where it is from."""
+    """What the reply was given, each passage with its title and page, where in the document it stands, and the file."""
     conversation(stage)
     async with stage.chat() as (_, pilot):
         await pilot.press("ctrl+up", "up", "up", "o")
@@ -385,6 +402,42 @@ async def test_models(stage: Stage) -> None:
         await pilot.press("ctrl+o")
         dialog = await stage.dialog(pilot, ModelDialog)
         await until(pilot, lambda: dialog.names == THERE.names())
+        await stage.is_as_drawn(pilot)
+
+
+async def test_collections(stage: Stage) -> None:
+    """The collections that are there, and none of them; the one that this conversation answers from is marked, and stands below
+    the conversation too."""
+    there = stage.words["collections"].split("\n")
+    conversation(stage)
+    stage.store.configure(stage.store.latest() or 0, model=MODEL, settings={"collection": there[1]})
+    backend = ScriptedBackend(collections=ScriptedCollections(dict.fromkeys(there, Shelf())))
+    async with stage.chat(backend=backend) as (_, pilot):
+        await pilot.press("ctrl+l")
+        dialog = await stage.dialog(pilot, CollectionDialog)
+        await until(pilot, lambda: sorted(dialog.names) == sorted(["", *there]))
+        await stage.is_as_drawn(pilot)
+
+
+async def test_no_collections(stage: Stage) -> None:
+    """There is none yet: the command that makes one."""
+    async with stage.chat() as (_, pilot):
+        await pilot.press("ctrl+l")
+        dialog = await stage.dialog(pilot, CollectionDialog)
+        await until(pilot, lambda: "kosent rag add" in str(dialog.query_one("#hint", Static).content))
+        await stage.is_as_drawn(pilot)
+
+
+async def test_collection_is_gone(stage: Stage) -> None:
+    """The collection of this conversation was removed: the reply says so, and how to go on without it."""
+    collection = stage.words["collections"].split("\n")[1]
+    backend = ScriptedBackend(settings=Settings(collection=collection))
+    async with stage.chat(backend=backend) as (chat, pilot):
+        await until(pilot, lambda: bool(chat._notifications))
+        chat.clear_notifications()
+        await say(pilot, stage.words["hello"])
+        await until(pilot, finished(chat))
+        await until(pilot, lambda: "kosent rag list" in bubbles(chat)[-1][2])
         await stage.is_as_drawn(pilot)
 
 

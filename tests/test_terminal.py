@@ -31,8 +31,8 @@ KO = SAID["ko"]
 HOSTILE, HARMLESS = TEXTS["hostile"], TEXTS["harmless"]
 PLACES = (
     "draft_and_problem", "list_of_conversations", "stored_messages", "edited_messages", "passages", "found_messages",
-    "lines_pasted_into", "messages_pasted", "names_of_conversations", "deleted_and_restored", "settings", "models", "files",
-    "replies", "halves", "errors", "copied",
+    "lines_pasted_into", "messages_pasted", "names_of_conversations", "deleted_and_restored", "settings", "models", "collections",
+    "files", "replies", "halves", "errors", "copied",
 )  # fmt: skip
 """The functions of data/terminal_chat.py."""
 ALONE = ("lines_pasted_into", "halves")

@@ -101,7 +101,7 @@ async def test_a_message_without_a_reply_can_be_answered_later(store: Conversati
 
 async def test_a_stopped_reply_goes_on(store: ConversationStore) -> None:
     """The rest is added to the same message, and the model is told how it began."""
-    backend = ScriptedBackend("이어지는 말이에요. " * 10, "그리고 끝.", delay=0.01)
+    backend = ScriptedBackend("이어지는 말이에요. " * 100, "그리고 끝.", delay=0.01)
     async with opened(store, backend=backend) as (chat, pilot):
         await say(pilot, "길게")
         await until(pilot, lambda: len(chat.query(Bubble).last().text) > 5)
@@ -343,8 +343,9 @@ async def test_what_was_being_written_is_there_again_after_editing(store: Conver
         assert chat.query_one(Composer).text == "쓰던 말"
 
 
-async def test_another_window_may_change_everything(store: ConversationStore) -> None:
-    """It branches, finishes or deletes what is open here: nothing is overwritten, and the chat goes on."""
+async def test_another_window_may_change_everything(store: ConversationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It branches, finishes or deletes what is open here, before anybody looks: nothing is overwritten, and the chat goes on."""
+    monkeypatch.setattr("kosent.tui.app.SECONDS_BETWEEN_LOOKS", 3600.0)
     async with opened(store, "네.") as (chat, pilot):
         await say(pilot, "하나")
         await until(pilot, finished(chat))

@@ -41,8 +41,11 @@ NARROW, WIDE = 60, 100
 """Columns: below the first the list covers the conversation, from the second on it stands beside it all the time."""
 
 
-BELOW = {"new", "list", "search", "messages", "models", "settings", "again", "export", "help"}
+BELOW = {"new", "list", "search", "messages", "models", "collections", "settings", "again", "export", "help"}
 """Actions whose keys do nothing while a window is open."""
+IN_PALETTE = (
+    "new", "search", "models", "collections", "settings", "again", "messages", "export", "import", "list", "safety", "help",
+)  # fmt: skip
 
 
 class ChatScreen(Localized[None]):
@@ -75,6 +78,7 @@ class ChatApp(App[None]):
         Binding("f1", "help", "key_help", priority=True),
         Binding("ctrl+up", "messages", "key_messages", priority=True, show=False),
         Binding("ctrl+o", "models", "key_models", priority=True, show=False),
+        Binding("ctrl+l", "collections", "key_collections", priority=True, show=False),
         Binding("ctrl+t", "settings", "key_settings", priority=True, show=False),
         Binding("ctrl+r", "again", "key_again", priority=True, show=False),
         Binding("ctrl+s", "export", "key_export", priority=True, show=False),
@@ -201,6 +205,17 @@ class ChatApp(App[None]):
         current = self.models.loaded.name if self.models.loaded else self.models.wanted
         self.push_screen(ModelDialog(self.texts, self.backend, current), chosen)
 
+    def action_collections(self) -> None:
+        from kosent.tui.collection_dialog import CollectionDialog
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self.pane.use_collection(name)
+                said = "collection_now" if name else "collection_off"
+                self.pane.say(self.texts[said].format(name=one_line(name)))
+
+        self.push_screen(CollectionDialog(self.texts, self.backend, self.pane.collection), chosen)
+
     # --- conversations
 
     def list_conversations(self, highlight: int | None = None) -> None:
@@ -322,7 +337,7 @@ class ChatApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
         texts = self.texts
-        for action in ("new", "search", "models", "settings", "again", "messages", "export", "import", "list", "safety", "help"):
+        for action in IN_PALETTE:
             yield SystemCommand(texts[f"key_{action}"], keys_of(action), partial(self.run_action, action))
         for theme, name in themes.NAMES.items():
             yield SystemCommand(texts[name], texts["key_theme"], partial(self.action_theme, theme))
@@ -336,6 +351,7 @@ class ChatApp(App[None]):
         self.exit()
 
     def on_unmount(self) -> None:
+        self.backend.close()
         if self.deleted:
             with suppress(sqlite3.Error):  # an hour later the next window tries again
                 self.store.forget(self.deleted)

@@ -1,15 +1,18 @@
-"""What the chat needs of models: which are there, one of them loaded, and a chain of it with a conversation's own settings.
+"""What the chat needs of models and collections: which are there, a model loaded, a chain of it with a conversation's own
+settings.
 
 Everything here may take long and is called in threads; nothing is imported from LangChain before it is needed.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kosent.settings import Settings
+from kosent.tui.collections import Collections
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from kosent.reply import Reply
 
 OWN = ("system", "temperature", "top_p", "max_tokens", "seed")
-"""Settings that a conversation may have of its own."""
+"""Settings that a conversation may have of its own, besides its collection."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,24 @@ class Backend(Protocol):
         """Makes a model ready ("" is the configured one) in place of the one before. Raises what `kosent.models` raises."""
 
     def chain(self, own: Mapping[str, Any]) -> Runnable[Any, Reply]:
-        """A chain of the loaded model with the settings of a conversation (`OWN`)."""
+        """A chain of the loaded model with the settings of a conversation (`OWN`, `collection`). Raises `CollectionError`."""
 
     def defaults(self) -> dict[str, Any]:
         """The values of `OWN` where a conversation has none."""
+
+    def collections(self) -> list[str]:
+        """The names of those that are there."""
+
+    def prepare(self, collection: str) -> None:
+        """Makes a collection ready, so that the first reply need not wait for it. Raises `CollectionError`."""
+
+    def close(self) -> None:
+        """Ends what runs for the chat."""
+
+
+def collection_of(own: Mapping[str, Any], settings: Settings) -> str:
+    """The collection of a conversation with the settings `own`; "" is none, also where the general settings name one."""
+    return unicodedata.normalize("NFC", str(own.get("collection", settings.collection))).strip()
 
 
 class LocalBackend:
@@ -54,6 +71,7 @@ class LocalBackend:
         self.settings = settings
         self._llm: BaseChatModel | None = None
         self._system = ""
+        self._collections = Collections()
 
     def available(self) -> Available:
         from kosent.available import available
@@ -83,7 +101,19 @@ class LocalBackend:
         changed: dict[str, Any] = {name: getattr(settings, name) for name in ("temperature", "top_p", "seed")}
         changed["num_predict" if hasattr(self._llm, "num_predict") else "max_tokens"] = settings.max_tokens
         llm = self._llm.model_copy(update=changed)  # shares the weights
-        return build_chain(llm, system=settings.system or self._system, settings=settings, output="reply")
+        collection = collection_of(own, self.settings)
+        retriever = self._collections.retriever(collection) if collection else None
+        system = settings.system or self._system
+        return build_chain(llm, retriever=retriever, system=system, settings=settings, output="reply")
 
     def defaults(self) -> dict[str, Any]:
         return {name: getattr(self.settings, name) for name in OWN}
+
+    def collections(self) -> list[str]:
+        return self._collections.names()
+
+    def prepare(self, collection: str) -> None:
+        self._collections.retriever(collection)
+
+    def close(self) -> None:
+        self._collections.close()

@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
+from kosent.citations import called
 from kosent.conversations import FAILED, STOPPED, WRITING, StoredMessage
 from kosent.safety import CARD
 from kosent.text import printable
@@ -183,7 +184,7 @@ class Bubble(Vertical, can_focus=True):
         self.query_one(Actions).update(Content.from_markup(" · ".join(labels)))
 
     def _sources(self, cited: list[dict[str, Any]]) -> str:
-        names = [f"[{one['number']}] {one_line(one['source']) or self.texts['no_source']}" for one in cited]
+        names = [f"[{one['number']}] {called(one, self.lang) or self.texts['no_source']}" for one in cited]
         return f"{self.texts['sources']}: {'  '.join(names)}"
 
     def _line(self, selector: str, text: str) -> None:

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Footer, Input, Static
 
 from kosent import safety
+from kosent.citations import called
 from kosent.text import printable
 from kosent.tui.clean import CleanInput
 from kosent.tui.localized import Localized
@@ -91,15 +92,29 @@ class SafetyDialog(TextDialog):
         super().__init__(texts, texts["safety_title"], "\n\n".join(parts))
 
 
-class PassageDialog(TextDialog):
-    """The passages that a reply was given, each with where it is from."""
+class PassageDialog(Dialog[None]):
+    """The passages that a reply was given, each with its title and page, where in the document it stands, and the file."""
 
-    def __init__(self, citations: Sequence[dict[str, Any]], texts: Texts) -> None:
-        parts = [
-            f"[{one['number']}] {one_line(one.get('source', '')) or texts['no_source']}\n\n{one.get('text', '')}"
-            for one in citations
-        ]
-        super().__init__(texts, texts["sources"], "\n\n———\n\n".join(parts))
+    SCROLLED = True
+    DEFAULT_CSS = """
+    PassageDialog .source { text-style: bold; }
+    PassageDialog .place { color: $text-muted; }
+    PassageDialog .passage { margin: 1 0; padding-left: 1; border-left: solid $panel-lighten-2; }
+    """
+
+    def __init__(self, citations: Sequence[dict[str, Any]], texts: Texts, lang: str) -> None:
+        super().__init__(texts, texts["sources"])
+        self.citations, self.lang = citations, lang
+
+    def body(self) -> ComposeResult:
+        for one in self.citations:
+            name = called(one, self.lang, heading=False)
+            yield Static(f"[{one['number']}] {name or self.texts['no_source']}", classes="source", markup=False)
+            places = (one_line(one.get(key) or "") for key in ("heading", "source"))
+            for place in dict.fromkeys(place for place in places if place not in ("", name)):
+                yield Static(place, classes="place", markup=False)
+            yield Static(printable(one.get("text", "")), classes="passage", markup=False)
+        yield self.buttons("close")
 
 
 class ConfirmDialog(Dialog[bool]):

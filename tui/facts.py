@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 from kosent.conversations import WRITING, StoredMessage
 from kosent.tui.models import Models
-from kosent.tui.texts import Texts, reason_of
+from kosent.tui.texts import Texts, one_line, reason_of
 
 SHORTEST = 0.05
 """Seconds of writing below which no speed is given."""
 
 
-def facts_line(texts: Texts, models: Models, messages: Sequence[StoredMessage], waited: float | None) -> str:
-    """`waited` is None when no reply is under way, else the seconds since the model was asked, 0 once it has begun to answer."""
+def facts_line(
+    texts: Texts, models: Models, messages: Sequence[StoredMessage], waited: float | None, collection: str = ""
+) -> str:
+    """`waited` is None when no reply is under way, else the seconds since the model was asked, 0 once it has begun to answer;
+    `collection` is what replies may rest on."""
     if models.loading:
         return texts["loading"].format(seconds=int(models.loading_seconds))
     if waited is not None:
@@ -24,12 +27,13 @@ def facts_line(texts: Texts, models: Models, messages: Sequence[StoredMessage], 
         return texts["load_failed"].format(reason=reason_of(texts, models.problem))
     if models.loaded is None:
         return ""
+    resting_on = [texts["facts_collection"].format(name=one_line(collection))] if collection else []
     ended = (one for one in reversed(messages) if one.role == "assistant" and one.status != WRITING)
     last = next((one for one in ended if one.facts.get("seconds")), None)
     if last is None:
-        return f"{short(models.loaded.name)} · {texts['ready']}"
+        return " · ".join([short(models.loaded.name), *resting_on, texts["ready"]])
     facts = last.facts
-    figures = [short(str(facts.get("model") or models.loaded.name))]
+    figures = [short(str(facts.get("model") or models.loaded.name)), *resting_on]
     if tokens := int(facts.get("tokens", 0)):
         figures.append(texts["facts_tokens"].format(tokens=tokens))
         if (seconds := facts["seconds"] - facts.get("first_token", 0.0)) > SHORTEST and tokens > 1:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -25,7 +25,9 @@ from kosent.conversations import COMPLETE, LAST, WRITING, ConversationStore, Sto
 from kosent.conversations.history import history_of
 from kosent.errors import KosentError
 from kosent.text import printable
+from kosent.tui.backend import collection_of
 from kosent.tui.bubble import Bubble, code_of
+from kosent.tui.collections import CollectionError
 from kosent.tui.composer import Composer
 from kosent.tui.facts import facts_line
 from kosent.tui.models import Models, in_thread
@@ -62,6 +64,8 @@ class Pane(Vertical):
         self.edited: StoredMessage | None = None
         self._draft: str | None = ""
         self._facts = self._put_by = ""
+        self.collection = ""
+        """Of the open conversation; "" is none."""
         self._beginning = False
 
     def compose(self) -> ComposeResult:
@@ -79,7 +83,8 @@ class Pane(Vertical):
         await self.transcript.show(self._stored())
         self.set_interval(SECONDS_BETWEEN_DRAFTS, self.keep_draft)
         self.set_interval(1.0, self.describe)
-        self.describe()
+        self._look_at_settings()
+        self.call_after_refresh(self.prepare)
 
     @property
     def composer(self) -> Composer:
@@ -106,7 +111,7 @@ class Pane(Vertical):
     def describe(self) -> None:
         """What is known now: what is being waited for, or how the last reply went."""
         waited = self.writer.waited if self.busy and self.writer is not None else None
-        line = facts_line(self.texts, self.models, self.transcript.messages, waited)
+        line = facts_line(self.texts, self.models, self.transcript.messages, waited, self.collection)
         if (line := "\n".join(map(one_line, line.splitlines()))) != self._facts:
             self._facts = line
             self.query_one("#facts", Static).update(line)
@@ -125,11 +130,13 @@ class Pane(Vertical):
         await self.transcript.show(self._stored(), at)
         if at is None:
             self.composer.focus()
-        self.describe()
+        self._look_at_settings()
+        self.prepare()
         self.post_message(self.Changed())
 
     async def reload(self) -> None:
         """Shows what another window has written in this conversation; not while a reply streams or a message is edited."""
+        self._look_at_settings()
         if self.busy or self.edited is not None:
             return
         stored = self._stored()
@@ -149,6 +156,26 @@ class Pane(Vertical):
             name = self.models.loaded.name if self.models.loaded else self.models.wanted
             with self.excused():
                 self.store.configure(self.conversation, model=name, settings=own)
+        with self.excused():
+            self._look_at_settings()
+
+    def _look_at_settings(self) -> None:
+        self.collection = collection_of(self.settings(), self.models.backend.settings)
+        self.describe()
+
+    def use_collection(self, name: str) -> None:
+        """From the next reply on; "" is none."""
+        self.configure(self.settings() | {"collection": name})
+        self.prepare()
+
+    @work(exclusive=True, group="collection")
+    async def prepare(self) -> None:
+        """Makes the collection ready while nothing is asked yet, and says so where it cannot be used."""
+        if self.collection:
+            try:
+                await in_thread(self.models.backend.prepare, self.collection)
+            except CollectionError as error:
+                self.say(reason_of(self.texts, error), severity="error")
 
     # --- saying something
 
@@ -167,7 +194,8 @@ class Pane(Vertical):
     def _keep_sent(self, text: str) -> int:
         if self.conversation is None:
             name = self.models.loaded.name if self.models.loaded else self.models.wanted
-            self.conversation = self.store.new(name, self.unsaved)
+            always = {"collection": self.collection} if self.collection else {}
+            self.conversation = self.store.new(name, always | self.unsaved)
         return self.store.add(self.conversation, "user", text, parent=LAST if self.edited is None else self.edited.parent)
 
     @contextmanager
@@ -291,7 +319,7 @@ class Pane(Vertical):
         elif verb == "sources":
             from kosent.tui.dialogs import PassageDialog
 
-            self.app.push_screen(PassageDialog(list(message.facts.get("citations") or []), self.texts))
+            self.app.push_screen(PassageDialog(list(message.facts.get("citations") or []), self.texts, self.lang))
         elif self.busy:
             self.say(self.texts["busy"], severity="warning")
         elif verb == "edit":

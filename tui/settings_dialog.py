@@ -18,7 +18,7 @@ from kosent.tui.texts import Texts
 
 
 class SettingsDialog(Dialog[dict[str, Any]]):
-    """Gives the settings that differ from the defaults."""
+    """Gives the settings that differ from the defaults; what is not asked for here stays as it was."""
 
     DEFAULT_CSS = """
     SettingsDialog TextArea { height: 6; margin-bottom: 1; }
@@ -41,7 +41,7 @@ class SettingsDialog(Dialog[dict[str, Any]]):
     @on(Button.Pressed, "#save")
     @on(Input.Submitted)
     def accepted(self) -> None:
-        chosen: dict[str, Any] = {}
+        chosen = {name: value for name, value in self.own.items() if name not in OWN}
         if system := self.query_one("#system", TextArea).text.strip():
             chosen["system"] = system
         for name in OWN[1:]:

@@ -14,6 +14,7 @@ from kosent.errors import (
 )
 from kosent.safety import SUICIDE_PREVENTION_LINE
 from kosent.text import printable
+from kosent.tui.collections import CollectionError
 
 Texts = dict[str, str]
 
@@ -95,6 +96,19 @@ TEXTS: dict[str, Texts] = {
         "models_none": "쓸 수 있는 모델이 없어요. {hint}",
         "model_now": "다음 답부터 {model} 모델을 써요.",
         "ollama_down": "Ollama가 꺼져 있어요 (ollama serve)",
+        # collections
+        "collections_title": "참고할 자료 고르기",
+        "collections_looking": "자료를 찾는 중이에요…",
+        "collections_none": "아직 자료가 없어요. 다른 터미널에서 만들 수 있어요:\nkosent rag add 이름 폴더",
+        "collections_missing": "자료를 쓰려면 먼저: pip install 'kosent[rag]'",
+        "no_collection": "자료 없이 대화하기",
+        "collection_gone": "{name} (지금은 없어요)",
+        "collection_now": "다음 답부터 ‘{name}’ 자료를 참고해요.",
+        "collection_off": "다음 답부터 자료 없이 답해요.",
+        "collection_missing": "‘{name}’ 자료가 없어요.",
+        "collection_failed": "‘{name}’ 자료를 쓸 수 없어요: {reason}",
+        "collection_switch": "Ctrl+L에서 다른 자료를 고르거나 끌 수 있어요.",
+        "facts_collection": "자료: {name}",
         # first run
         "first_title": "아직 대화할 모델이 없어요",
         "first_ollama": "Ollama가 켜져 있어요. 모델 {number}개 중에서 고를 수 있어요.",
@@ -140,6 +154,7 @@ TEXTS: dict[str, Texts] = {
         "key_list": "목록",
         "key_search": "찾기",
         "key_models": "모델",
+        "key_collections": "자료",
         "key_settings": "설정",
         "key_export": "내보내기",
         "key_again": "다시 답하기",
@@ -241,6 +256,18 @@ TEXTS: dict[str, Texts] = {
         "models_none": "There is no model to use. {hint}",
         "model_now": "From the next reply on: {model}.",
         "ollama_down": "Ollama is not running (ollama serve)",
+        "collections_title": "Choose documents to answer from",
+        "collections_looking": "Looking for collections…",
+        "collections_none": "There are no collections yet. In another terminal:\nkosent rag add NAME FOLDER",
+        "collections_missing": "To use documents, first: pip install 'kosent[rag]'",
+        "no_collection": "No documents",
+        "collection_gone": "{name} (not here any more)",
+        "collection_now": "From the next reply on, “{name}” is looked into.",
+        "collection_off": "From the next reply on, no documents are used.",
+        "collection_missing": "There is no collection “{name}”.",
+        "collection_failed": "The collection “{name}” cannot be used: {reason}",
+        "collection_switch": "Ctrl+L chooses another one, or none.",
+        "facts_collection": "documents: {name}",
         "first_title": "There is no model to talk with yet",
         "first_ollama": "Ollama is running. You can choose from its {number} models.",
         "first_ollama_empty": "Ollama is running but has no model. In another terminal: ollama pull gemma3:1b",
@@ -282,6 +309,7 @@ TEXTS: dict[str, Texts] = {
         "key_list": "List",
         "key_search": "Search",
         "key_models": "Model",
+        "key_collections": "Documents",
         "key_settings": "Settings",
         "key_export": "Export",
         "key_again": "Answer again",
@@ -328,9 +356,13 @@ def reason_of(texts: Texts, error: BaseException) -> str:
     else:
         kind = next((text for kind, text in _KINDS if isinstance(error, kind)), None)
         said = texts[kind] if kind else str(error) or type(error).__name__
+    more = []
+    if isinstance(error, CollectionError):
+        said = texts["collection_missing" if error.gone else "collection_failed"].format(name=error.name, reason=said)
+        more = [texts["collection_switch"]]
     hint = error.hint if isinstance(error, KosentError) else None
     lines = [said, texts["try"].format(hint=hint)] if hint else [said]
-    return "\n".join(map(one_line, lines))
+    return "\n".join(map(one_line, lines + more))
 
 
 def one_line(text: Any) -> str:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kosent.citations import kept
 from kosent.conversations.store import FAILED, STOPPED
 from kosent.errors import InterruptedReplyError
-from kosent.text import PrintableStream, printable
+from kosent.text import PrintableStream
 
 if TYPE_CHECKING:
     from kosent.reply import Reply
@@ -93,4 +94,4 @@ class Answer:
 
     def citations(self) -> list[dict[str, Any]]:
         found = self.known.citations if self.known else ()
-        return [{"number": one.number, "text": printable(one.text), "source": printable(one.source)} for one in found]
+        return [kept(one) for one in found]

@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, TextIO
 
+from kosent.citations import called
 from kosent.conversations.store import COMPLETE, FAILED, STOPPED, WRITING, Conversation, ConversationStore, StoredMessage
 from kosent.errors import KosentError, UsageError
 from kosent.files import atomic_path
@@ -64,7 +65,7 @@ def to_markdown(conversation: Conversation, messages: Sequence[StoredMessage], *
             blocks.append("\n".join(f"> {line}" if line else ">" for line in text.split("\n")))
         if note := _note(message):
             blocks.append(f"*{words[note]}*")
-        if sources := _sources(message, words["no_source"], masked):
+        if sources := _sources(message, lang, masked):
             blocks += [f"{words['sources']}:", sources]
     return "\n\n".join(blocks) + "\n"
 
@@ -78,11 +79,12 @@ def _note(message: StoredMessage) -> str:
     return "length" if message.facts.get("finish_reason") == "length" else ""
 
 
-def _sources(message: StoredMessage, no_source: str, masked: bool) -> str:
+def _sources(message: StoredMessage, lang: str, masked: bool) -> str:
     rows = []
     for place, one in enumerate(message.facts.get("citations") or (), start=1):
-        source, text = (_line(_said(str(one.get(key) or ""), masked)) for key in ("source", "text"))
-        rows.append(f"{one.get('number', place)}. {source or no_source}: {text}")
+        said = {key: _said(str(one.get(key) or ""), masked) for key in ("source", "title", "heading", "page", "text")}
+        name = called(said, lang) or _WORDS[lang]["no_source"]
+        rows.append(f"{one.get('number', place)}. {name}: {_line(said['text'])}")
     return "\n".join(rows)
 
 

@@ -25,19 +25,23 @@ from textual.widgets import Input
 
 from kosent.available import Available
 from kosent.conversations import FAILED, ConversationStore
-from kosent.errors import BackendError, InterruptedReplyError, ModelError
+from kosent.errors import BackendError, DataError, InterruptedReplyError, ModelError
 from kosent.testing import ScriptedChat
 from kosent.tui.app import chat_app
+from kosent.tui.bubble import Bubble
+from kosent.tui.collection_dialog import CollectionDialog
 from kosent.tui.composer import Composer
 from kosent.tui.dialogs import Dialog
 from kosent.tui.model_dialog import ModelDialog
-from kosent.tui.testing import ScriptedBackend
+from kosent.tui.testing import ScriptedBackend, ScriptedCollections
 from terminals import HALVES, LINE, MARK, TEXTS
 
 GROUP = 10
 """Texts in one conversation."""
 SHORT = 400
 """Characters of a text that is not shown at every place."""
+PLACED = ("text", "source", "title", "heading", "page")
+"""What a citation says of itself."""
 
 
 class Pieces(ScriptedChat):
@@ -60,7 +64,7 @@ class Shelf(BaseRetriever):
     texts: list[str]
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
-        return [Document(text, metadata={"source": text}) for text in self.texts] if "인용" in query else []
+        return [Document(text, metadata=dict.fromkeys(PLACED[1:], text)) for text in self.texts] if "인용" in query else []
 
 
 class Tour:
@@ -73,7 +77,10 @@ class Tour:
         names = tuple(self.texts)
         there = Available("", names, self.together, {"http://안녕": self.together, "http://여기": names}, (Path(self.line),))
         problem = ModelError(self.together, hint=self.together)
-        self.backend = ScriptedBackend(retriever=Shelf(texts=self.texts), there=there, problems=(problem,))
+        collections = ScriptedCollections(dict.fromkeys(self.short, DataError(self.together, hint=self.together)))
+        self.backend = ScriptedBackend(
+            retriever=Shelf(texts=self.texts), collections=collections, there=there, problems=(problem,)
+        )
         self.backend.model = Pieces(replies=["안녕하세요."])
         self._fill()
         self.chat = chat_app(self.backend, self.store)
@@ -85,7 +92,7 @@ class Tour:
             self.groups.append(self.store.new(some[0], {"system": "\n".join(some)}, title="모음"))
             for text in some:
                 self.store.add(self.groups[-1], "user", text)
-                facts = {"problem": text, "model": text, "citations": [{"number": 1, "source": text, "text": text}]}
+                facts = {"problem": text, "model": text, "citations": [{"number": 1, **dict.fromkeys(PLACED, text)}]}
                 self.store.add(self.groups[-1], "assistant", text, FAILED, facts=facts | {"seconds": 1.0, "first_token": 0.5})
         for text in self.texts:
             self.store.add(self.store.new(text, title=text), "user", f"이름 {text}")
@@ -254,6 +261,22 @@ async def models(tour: Tour) -> None:
     await tour.until(lambda: tour.chat.models.loaded is not None and not tour.chat.models.loading)
 
 
+async def collections(tour: Tour) -> None:
+    """Their names, as somebody wrote them into the files; one that cannot be used, when it is chosen and in a reply."""
+    await tour.press("ctrl+n")
+    await tour.opened("ctrl+l")
+    await tour.until(lambda: isinstance(tour.chat.screen, CollectionDialog) and bool(tour.chat.screen.names))
+    await tour.press(*["pagedown"] * 10)
+    await tour.closed("enter")
+    await tour.until(lambda: any(one.severity == "error" for one in tour.chat._notifications))
+    tour.chat.query_one(Composer).focus()
+    await tour.paste("안녕")
+    tour.chat.simulate_key("enter")
+    await tour.until(lambda: bool(tour.chat.query(Bubble)) and not tour.chat.pane.busy)
+    tour.chat.pane.use_collection("")
+    await tour.settle()
+
+
 async def files(tour: Tour) -> None:
     """In a folder with a hostile name: written, refused because it is there already, and one that cannot be read in."""
     await tour.press("ctrl+n")
@@ -307,7 +330,8 @@ PLACES: dict[str, Callable[[Tour], Awaitable[None]]] = {
     visit.__name__: visit
     for visit in (
         draft_and_problem, list_of_conversations, stored_messages, edited_messages, passages, found_messages, lines_pasted_into,
-        messages_pasted, names_of_conversations, deleted_and_restored, settings, models, files, replies, halves, errors, copied,
+        messages_pasted, names_of_conversations, deleted_and_restored, settings, models, collections, files, replies, halves,
+        errors, copied,
     )
 }  # fmt: skip
 
