@@ -33,10 +33,9 @@ class Analyser(Protocol):
 
 
 class Morphemes:
-    """Raises `MissingExtraError` without kiwipiepy."""
+    """Needs kiwipiepy. One for a process is enough: `shared`."""
 
-    def __init__(self, workers: int = 1, extra: str = "rag") -> None:
-        extras.require(extra, what="The analysis of Korean")
+    def __init__(self, workers: int = 2) -> None:
         from kiwipiepy import Kiwi
 
         self._kiwi: Any = Kiwi(num_workers=workers)
@@ -62,9 +61,14 @@ def _content(token: Any) -> str:
     return f"{token.form}/V" if tag in ("VV", "VA") else str(token.form).lower()
 
 
+def shared(extra: str = "rag") -> Morphemes:
+    """The analyser of this process. Raises `MissingExtraError` where `extra`, which the caller belongs to, is not installed."""
+    extras.require(extra, what="The analysis of Korean")
+    return _shared()
+
+
 @cache
-def shared() -> Morphemes:
-    """One analyser for this process."""
+def _shared() -> Morphemes:
     return Morphemes()
 
 

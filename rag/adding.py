@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kosent.errors import UsageError
-from kosent.rag.collection import Collection, document_key
+from kosent.rag.collection import Collection
 from kosent.rag.document import Limits, UnreadableDocument
 from kosent.rag.keyword_index import Entry
 from kosent.rag.loaders import kind_of, load, loadable
 from kosent.rag.pipeline import Pipeline
 from kosent.rag.splitting import Chunk, split
+from kosent.rag.stored import document_key
 
 Told = Callable[[int, str], None]
 """`told(done, note)`: so many of the files are finished; `note` is the one at hand."""

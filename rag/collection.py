@@ -14,89 +14,30 @@ Between looks another process may have written: then Chroma's files are opened a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sqlite3
 import threading
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kosent import extras
 from kosent.embedders import DEFAULT, Embedder, embedder
 from kosent.errors import DataError, UsageError
-from kosent.files import read_json, write_json
+from kosent.files import write_json
 from kosent.locations import collections_folder, private_home
 from kosent.morphemes import Analyser, shared
 from kosent.rag import locks, server_lock, splitting
+from kosent.rag.description import FORMAT, Description, Fingerprint, described, folder_of, names, other, spelled
 from kosent.rag.keyword_index import Entry, KeywordIndex
 from kosent.rag.splitting import Chunk
-from kosent.rag.vectors import AT_ONCE, Vectors
-from kosent.text import printable
-
-if TYPE_CHECKING:
-    import numpy as np
-
-FORMAT = 1
-LONGEST_NAME = 60
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What must be the same for vectors to be comparable and chunks to be found again."""
-
-    embedder: str
-    dimension: int
-    prefixes: tuple[str, str]
-    splitter: str = splitting.NAME
-
-    @classmethod
-    def of(cls, one: Embedder) -> Fingerprint:
-        return cls(one.name, one.dimension, one.prefixes)
-
-
-@dataclass(frozen=True)
-class Description:
-    """collection.json"""
-
-    name: str
-    fingerprint: Fingerprint
-    server: str = ""
-    generation: int = 1
-    created: float = 0.0
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A document that is ready to be stored: its chunks, their unit vectors [chunks, dimension] and their morphemes."""
-
-    entry: Entry
-    chunks: Sequence[Chunk]
-    vectors: np.ndarray[Any, Any]
-    morphemes: Sequence[Sequence[str]]
-
-
-def spelled(name: str) -> str:
-    """A collection's name as it is kept. Raises `UsageError`."""
-    found = unicodedata.normalize("NFC", name).strip()
-    if not found or len(found) > LONGEST_NAME or printable(found) != found or "\n" in found:
-        raise UsageError(f"{name!r:.80} cannot be the name of a collection: 1 to {LONGEST_NAME} letters on one line.")
-    return found
-
-
-def folder_of(name: str) -> Path:
-    return collections_folder() / hashlib.sha256(spelled(name).encode()).hexdigest()[:16]
-
-
-def searched_text(entry: Entry, chunk: Chunk) -> str:
-    """What is compared with a question: where a chunk stands belongs to what it says."""
-    return "\n".join(dict.fromkeys(filter(None, (entry.title, chunk.heading, chunk.text))))
+from kosent.rag.stored import Prepared, chunk_of, entry_of, facts_of, parts, searched_text
+from kosent.rag.vectors import Vectors
 
 
 class Collection:
@@ -137,12 +78,12 @@ class Collection:
         """Raises `DataError` where there is none, where it was made with another embedder or splitter (but `old` opens what an
         older KoSent cut), or where a newer KoSent made it."""
         extras.require("rag", what="A collection")
-        description = _described(folder_of(name), name, server)
+        description = described(folder_of(name), name, server)
         kept = description.fingerprint
         if embedder_name and embedder_name != kept.embedder:
-            raise _other(description, f"the embedder {kept.embedder}, not {embedder_name}", f" --embedder {embedder_name}")
+            raise other(description, f"the embedder {kept.embedder}, not {embedder_name}", f" --embedder {embedder_name}")
         if kept.splitter != splitting.NAME and not old:
-            raise _other(description, f"chunks as {kept.splitter}, and this KoSent cuts them as {splitting.NAME}")
+            raise other(description, f"chunks as {kept.splitter}, and this KoSent cuts them as {splitting.NAME}")
         if server and server != description.server:
             where = f"in the Chroma server {description.server}" if description.server else "in a folder of its own"
             raise DataError(f"The collection {description.name!r} is kept {where}.", hint=f"kosent rag show {description.name}")
@@ -154,12 +95,8 @@ class Collection:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of the collections that are here; one whose description is damaged has none."""
-        found = []
-        for path in collections_folder().glob("*/collection.json"):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                found.append(str(read_json(path)["name"]))
-        return sorted(found)
+        """Of the collections that are here."""
+        return names()
 
     @property
     def name(self) -> str:
@@ -172,7 +109,7 @@ class Collection:
         found = embedder(self.description.fingerprint.embedder)
         now, kept = Fingerprint.of(found), self.description.fingerprint
         if now != kept:
-            raise _other(
+            raise other(
                 self.description, f"{kept.dimension} dimensions and the prefixes {kept.prefixes}; {found.name} has changed"
             )
         return found
@@ -197,7 +134,7 @@ class Collection:
                 self._looking -= 1
 
     def _refresh(self) -> None:
-        now = _described(self.folder, self.name, "")
+        now = described(self.folder, self.name, "")
         if now.fingerprint != self.description.fingerprint:
             raise DataError(f"The collection {self.name!r} was rebuilt with another embedder.", hint="start again")
         if (now.generation, now.created) != (self.description.generation, self.description.created):
@@ -306,7 +243,7 @@ class Collection:
     def _check(self, facts: dict[str, Any]) -> None:
         there = json.loads(str(facts.get("kosent_fingerprint", "{}")))
         if there != json.loads(json.dumps(asdict(self.description.fingerprint))):
-            raise _other(self.description, f"another embedder or splitter in Chroma ({there.get('embedder', 'unknown')})")
+            raise other(self.description, f"another embedder or splitter in Chroma ({there.get('embedder', 'unknown')})")
 
     # --- changing
 
@@ -370,7 +307,7 @@ class Collection:
             for name in stored:
                 numbers[name.rpartition(":")[0]] = numbers.get(name.rpartition(":")[0], 0) + 1
             firsts = [f"{key}:0" for key in numbers if key not in known]
-            new = [entry_of(facts) for part in _parts(firsts) for _, facts in vectors.chunks(part).values()]
+            new = [entry_of(facts) for part in parts(firsts) for _, facts in vectors.chunks(part).values()]
             whole = [one for one in new if numbers[one.key] == one.chunks] + [one for one in known.values() if one.key in numbers]
             newest = {one.source: one for one in sorted(whole, key=lambda one: one.added)}
             wanted = {one.key for one in newest.values()}
@@ -389,7 +326,7 @@ class Collection:
         """The chunks of a document, in their order. Raises `Removed`."""
         found: dict[str, tuple[str, dict[str, Any]]] = {}
         ids = [f"{entry.key}:{number}" for number in range(entry.chunks)]
-        for part in _parts(ids):
+        for part in parts(ids):
             found |= vectors.chunks(part)
         if len(found) < len(ids):
             raise Removed(f"{entry.source} was removed from {self.name!r} meanwhile.", hint=f"kosent rag show {self.name}")
@@ -442,7 +379,7 @@ class _Successor(Collection):
     def writer(self) -> Iterator[Writer]:
         with ExitStack() as stack:
             self._take_writer_lock(stack)
-            now = _described(self.folder, self.name, "").generation
+            now = described(self.folder, self.name, "").generation
             self.description = replace(self.description, generation=now + 1)
             self._remove_generations_but(now)
             yield Writer(self)
@@ -461,7 +398,7 @@ class Writer:
             old = [entry.key for entry in index.documents_of(sources)]
             ids = [f"{one.entry.key}:{number}" for one in documents for number in range(len(one.chunks))]
             texts = [chunk.text for one in documents for chunk in one.chunks]
-            facts = [_facts(one.entry, number, chunk) for one in documents for number, chunk in enumerate(one.chunks)]
+            facts = [facts_of(one.entry, number, chunk) for one in documents for number, chunk in enumerate(one.chunks)]
             if ids:
                 import numpy as np
 
@@ -498,76 +435,6 @@ class Writer:
             index.note(revision=revision)
             vectors.note(revision=revision)
         self.collection._revision = revision
-
-
-def chunk_of(text: str, facts: dict[str, Any]) -> Chunk:
-    place = (int(facts["section"]), int(facts["start"]), int(facts["end"]))
-    return Chunk(text, *place, page=facts.get("page"), heading=str(facts.get("heading", "")))
-
-
-def _facts(entry: Entry, number: int, chunk: Chunk) -> dict[str, str | int | float]:
-    facts: dict[str, str | int | float] = {
-        "document": entry.key, "source": entry.source, "title": entry.title, "kind": entry.kind,
-        "number": number, "section": chunk.section, "start": chunk.start, "end": chunk.end,
-    }  # fmt: skip
-    if chunk.heading:
-        facts["heading"] = chunk.heading
-    if chunk.page is not None:
-        facts["page"] = chunk.page
-    if number == 0:
-        facts["entry"] = json.dumps(asdict(entry), ensure_ascii=False)
-    return facts
-
-
-def entry_of(facts: dict[str, Any]) -> Entry:
-    return Entry(**json.loads(facts["entry"]))
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), AT_ONCE):
-        yield ids[start : start + AT_ONCE]
-
-
-def _described(folder: Path, name: str, server: str) -> Description:
-    path = folder / "collection.json"
-    if not path.exists() and server:
-        return _on_server(name, server, folder)
-    if not path.exists():
-        there = ", ".join(Collection.names())
-        hint = f"kosent rag add {spelled(name)} FOLDER" + (f"   (there are: {there})" if there else "")
-        raise DataError(f"There is no collection {spelled(name)!r}.", hint=hint)
-    try:
-        kept = read_json(path)
-        if kept.pop("format") > FORMAT:
-            raise DataError(f"The collection {name!r} was made by a newer KoSent.", hint="pip install -U kosent")
-        fingerprint = kept.pop("fingerprint")
-        return Description(fingerprint=Fingerprint(**fingerprint | {"prefixes": tuple(fingerprint["prefixes"])}), **kept)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error}", hint=f"move {folder} away and add the documents again") from error
-
-
-def _on_server(name: str, server: str, folder: Path) -> Description:
-    """A collection that another machine made there."""
-    with closing(Vectors(server, f"kosent-{folder.name}")) as vectors:
-        facts = vectors.facts
-    fingerprint = json.loads(str(facts["kosent_fingerprint"]))
-    found = Description(
-        spelled(name), Fingerprint(**fingerprint | {"prefixes": tuple(fingerprint["prefixes"])}), server, created=time.time()
-    )
-    private_home()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_json(folder / "collection.json", {"format": FORMAT, **asdict(found)})
-    return found
-
-
-def _other(description: Description, what: str, more: str = "") -> DataError:
-    hint = f"kosent rag rebuild {description.name}{more}"
-    return DataError(f"The collection {description.name!r} was made with {what}.", hint=hint)
-
-
-def document_key(source: str, sha256: str) -> str:
-    """Names one version of a document: the same content from the same place is the same."""
-    return hashlib.sha256(f"{source}\0{sha256}".encode()).hexdigest()[:24]
 
 
 def _set_aside(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 Chroma (1.5.9) writes its HNSW graph (Malkov & Yashunin 2016) into its files in place, after every thousand changes. Killed
 meanwhile, it leaves files that it cannot read, or that end the process which tries. So they are copied before the first change
-after each writing, and put back where the last of them was not finished; what changed since then stands in Chroma's log.
+after each writing, and put back where the last of them was not finished; what changed since then stands in Chroma's log. Where
+the disk does not take all, Chroma does not notice, and empties its log: so there must be room before, and the lengths are looked
+at after.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ class HnswFiles:
 
     def keep(self) -> None:
         """Before a change."""
-        if self._kept is not None:
-            return
-        needed = sum(path.stat().st_size for segment in _segments(self._folder) for path in segment.iterdir())
+        needed = 0 if self.kept else sum(path.stat().st_size for one in _segments(self._folder) for path in one.iterdir())
         if shutil.disk_usage(self._folder).free < needed + ROOM:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        if self.kept:
+            return
         self.forget()
         for segment in _segments(self._folder):
             shutil.copytree(segment, self._copy / segment.name)

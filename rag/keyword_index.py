@@ -78,7 +78,8 @@ class KeywordIndex:
         try:
             yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # on a full disk SQLite ends it by itself
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 

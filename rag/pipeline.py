@@ -9,10 +9,11 @@ from typing import Any
 
 from kosent.embedders import Embedder
 from kosent.errors import DataError
-from kosent.morphemes import Morphemes
-from kosent.rag.collection import Prepared, Writer, searched_text
+from kosent.morphemes import shared
+from kosent.rag.collection import Writer
 from kosent.rag.keyword_index import Entry
 from kosent.rag.splitting import Chunk
+from kosent.rag.stored import Prepared, searched_text
 
 CHUNKS_AT_ONCE = 128
 """So many are embedded together."""
@@ -27,7 +28,7 @@ class Pipeline:
         """`stored` hears how many documents were stored, each time."""
         self._stored = stored
         self._embedder, self._writer = embedder, writer
-        self._analyser = Morphemes()
+        self._analyser = shared()
         self._embedding, self._analysing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._batch: list[tuple[Entry, list[Chunk]]] = []
         self._waiting: deque[tuple[list[tuple[Entry, list[Chunk]]], Future[Any], Future[Any]]] = deque()

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from kosent.errors import DataError
 from kosent.rag.adding import Count, Told, read
-from kosent.rag.collection import Collection, chunk_of, entry_of
+from kosent.rag.collection import Collection
 from kosent.rag.document import Limits, UnreadableDocument
 from kosent.rag.keyword_index import Entry
 from kosent.rag.pipeline import Pipeline
 from kosent.rag.splitting import Chunk
+from kosent.rag.stored import chunk_of, entry_of
 from kosent.rag.vectors import stored
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import socket
 import sqlite3
+import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 HNSW = {"space": "cosine", "ef_construction": 128, "max_neighbors": 16, "ef_search": 128}
 AT_ONCE = 2000
 """Chunks a call; Chroma takes some 5,000."""
+ANSWER = 60.0
+"""Seconds after which a server that does not answer is taken to be down."""
+PATIENCE = (0.05, 0.1, 0.2, 0.4)
+"""Seconds between questions to a server that is in the middle of a change."""
+LITTLE = 1 << 20
+"""Bytes that are free on a disk which is full."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Facts = Mapping[str, str | int | float]
@@ -49,17 +58,18 @@ class Vectors:
         self._files: HnswFiles | None = None
         self._spelling = ""
         self._client: Any = None
+        self._at_end = ExitStack()
         settings = Settings(anonymized_telemetry=False)
         try:
             with self._telling():
                 if isinstance(where, Path):
                     self._prepare(where, mend)
-                    self._client = chromadb.PersistentClient(self._spelling, settings=settings)
+                    try:
+                        self._client = chromadb.PersistentClient(self._spelling, settings=settings)
+                    except AttributeError:  # Chroma stumbles over what an attempt that failed has left, and clears it away
+                        self._client = chromadb.PersistentClient(self._spelling, settings=settings)
                 else:
-                    url = urllib.parse.urlsplit(where if "://" in where else f"http://{where}")
-                    port = url.port or (443 if url.scheme == "https" else 8000)
-                    secure = url.scheme == "https"
-                    self._client = chromadb.HttpClient(url.hostname or "", port, ssl=secure, settings=settings)
+                    self._connect(where, settings)
                 try:
                     self._collection: Any = self._client.get_collection(name, embedding_function=None)
                 except NotFoundError:
@@ -79,6 +89,19 @@ class Vectors:
             self.close()
             raise
 
+    def _connect(self, where: str, settings: Any) -> None:
+        """Chroma itself waits for ever, and leaves the connection open when it is closed."""
+        import chromadb
+
+        url = urllib.parse.urlsplit(where if "://" in where else f"http://{where}")
+        host, secure = url.hostname or "", url.scheme == "https"
+        port = url.port or (443 if secure else 8000)
+        socket.create_connection((host, port), timeout=ANSWER).close()
+        self._client = chromadb.HttpClient(host, port, ssl=secure, settings=settings)
+        if session := getattr(self._client._server, "_session", None):
+            session.timeout = ANSWER
+            self._at_end.callback(session.close)
+
     def _prepare(self, where: Path, mend: bool) -> None:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files = HnswFiles(where)
@@ -94,12 +117,13 @@ class Vectors:
     @contextmanager
     def _telling(self, where: Mapping[str, Any] | None = None) -> Iterator[None]:
         from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
+        from httpx import HTTPError
 
         try:
             yield
         except NotFoundError:
             raise DataError(f"{self.where} holds no such collection.", hint="kosent rag list") from None
-        except (ChromaError, OSError, ValueError, RuntimeError) as error:
+        except (ChromaError, HTTPError, OSError, ValueError, RuntimeError) as error:
             said = str(error).strip()[-200:]
             if where and isinstance(error, ValueError | InvalidArgumentError):
                 raise UsageError(
@@ -110,7 +134,7 @@ class Vectors:
                     f"The Chroma server at {self.where} does not answer as it should: {said}",
                     hint="chroma run --path FOLDER --port 8000",
                 ) from error
-            if getattr(error, "errno", 0) in FULL or "is full" in said or "disk I/O error" in said:
+            if _full(error, self.where):
                 raise DataError(
                     f"The disk that holds {self.where} takes no more: {said}",
                     hint=f"df -h {self.where}, then type this again: what was added before is there",
@@ -127,13 +151,17 @@ class Vectors:
 
     def _settle(self) -> None:
         if self._files is not None and not self._files.changed():
-            raise OSError(errno.ENOSPC, "the vectors were not written as a whole")
+            raise DataError(
+                f"The disk that holds {self.where} did not take all of the vectors; the texts are there.",
+                hint=f"make room, then: kosent rag rebuild {self._about}",
+            )
 
     def close(self, *, whole: bool = True) -> None:
         """`whole`: the last change succeeded; else it is undone as far as it was not finished."""
         if self._client is not None:
             self._client.close()
             self._client = None
+        self._at_end.close()
         if self._files is not None and self._files.kept:
             if whole:
                 self._files.forget()
@@ -187,8 +215,21 @@ class Vectors:
     def nearest(self, vector: np.ndarray[Any, Any], most: int, where: Mapping[str, Any] | None = None) -> list[tuple[str, float]]:
         """Ids and cosines of the chunks nearest to a unit vector [dimension], best first. `where` filters as Chroma has it."""
         with self._telling(where):
-            found = self._collection.query(query_embeddings=vector[None], n_results=most, where=where, include=["distances"])
+            found = self._patiently(
+                lambda: self._collection.query(query_embeddings=vector[None], n_results=most, where=where, include=["distances"])
+            )
         return [(name, 1.0 - float(distance)) for name, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """A server fails where it is asked for vectors between two steps of another machine's change."""
+        from chromadb.errors import InternalError
+
+        for wait in PATIENCE if not isinstance(self.where, Path) else ():
+            try:
+                return ask()
+            except InternalError:
+                time.sleep(wait)
+        return ask()
 
     def matching(self, ids: Sequence[str], where: Mapping[str, Any]) -> set[str]:
         """Those of the ids that the filter lets through."""
@@ -210,7 +251,7 @@ class Vectors:
         if not ids:  # Chroma takes that for a mistake
             return {}
         with self._telling():
-            found = self._collection.get(ids=list(ids), include=["embeddings"])
+            found = self._patiently(lambda: self._collection.get(ids=list(ids), include=["embeddings"]))
         return dict(zip(found["ids"], found["embeddings"], strict=True))
 
     def ids(self) -> list[str]:
@@ -224,6 +265,12 @@ class Vectors:
         """Removes the collection."""
         with self._telling():
             self._client.delete_collection(self._collection.name)
+
+
+def _full(error: Exception, where: Path) -> bool:
+    """Chroma does not always say so."""
+    told = getattr(error, "errno", 0) in FULL or any(said in str(error) for said in ("is full", "disk I/O error"))
+    return told or (where.exists() and shutil.disk_usage(where).free < LITTLE)
 
 
 def stored(folder: Path, ids: Sequence[str] | None = None) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -15,7 +15,8 @@ import pytest
 
 from kosent.cli import main
 from kosent.errors import UsageError
-from kosent.rag.collection import Collection, folder_of, spelled
+from kosent.rag.collection import Collection
+from kosent.rag.description import folder_of, spelled
 
 DIARY = {
     "11월 3일.md": "# 11월 3일\n\n## 아침\n\n보일러가 고장 나서 찬물로 씻었다.\n\n## 저녁\n\n민수 씨가 귤을 한 상자 가져왔다.",
@@ -164,7 +165,7 @@ def test_names_in_any_script_lead_to_one_folder(home: Path) -> None:
 
 
 def test_interrupted_it_keeps_what_was_finished(diary: Path, home: Path) -> None:
-    for number in range(400):
+    for number in range(200):
         (diary / f"{number}.txt").write_text(f"{number}번째 날의 이야기. " * 30, encoding="utf-8")
     command = [sys.executable, "-m", "kosent", "rag", "add", "일기", str(diary)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -175,9 +176,9 @@ def test_interrupted_it_keeps_what_was_finished(diary: Path, home: Path) -> None
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "What was finished is kept." in said and "Traceback" not in said
     kept = counted()
-    assert 0 < kept < 403
+    assert 0 < kept < 203
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{403 - kept} added, {kept} unchanged" in done.stdout
+    assert f"{203 - kept} added, {kept} unchanged" in done.stdout
 
 
 def counted() -> int:

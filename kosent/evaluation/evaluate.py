@@ -5,7 +5,8 @@
 MODEL is a run directory (base with its adapter), `starter`, a Hugging Face folder or id; a name and = before it is its label.
 Every model answers every held-out turn greedily, given the true turns before it. Two straw men stand in the table: the best
 constant reply (the training reply closest on average to all training replies) and a random training reply. Writes
-results.json, report.md, replies.csv (opens in Excel) and comparison.png into the report folder.
+results.json, report.md, replies.csv (opens in Excel) and comparison.png into the report folder. docs/evaluation.md says what is
+measured.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from kosent import extras
+from kosent.embedders import Embedder, UniversalSentenceEncoder, embedder
 from kosent.errors import DataError, UsageError
-from kosent.evaluation.table import table
+from kosent.evaluation.metrics import Measured, Scorer
+from kosent.evaluation.table import all_metrics, table
 from kosent.files import read_jsonl, write_json, write_text
 from kosent.progress import progress
 from kosent.settings import Settings
@@ -35,28 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, default=Settings().max_tokens, help="longest reply in tokens (as in the chat, 256)"
     )
+    parser.add_argument("--embedder", default="use", metavar="NAME", help="for the cosine: use, e5, hf:MODEL, ollama:MODEL (use)")
+    parser.add_argument("--bertscore", metavar="MODEL", help="also BERTScore, by this encoder: klue/roberta-large or MODEL@LAYER")
     parser.add_argument("--report", required=True, type=Path, metavar="DIR", help="folder for the report")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One row of the table: `values[metric]` and its 95 % interval, and the cosine of every reply."""
+    """One model: its replies, what they are worth, and the 95 % intervals of it."""
 
     name: str
     replies: list[str]
-    values: dict[str, float]
+    measured: Measured
     intervals: dict[str, tuple[float, float]]
-    cosines: list[float]
 
 
 def run(args: argparse.Namespace) -> int:
     extras.require("evaluate", what="`kosent evaluate`")
+    import numpy as np
+
     from kosent import hf
-    from kosent.embedders import UniversalSentenceEncoder
+    from kosent.evaluation.bertscore import BertScore
+    from kosent.evaluation.comparisons import compare
     from kosent.evaluation.generate import Generated, generate, held_out_turns
-    from kosent.evaluation.statistics import mean_interval, resamples
+    from kosent.evaluation.statistics import resamples
 
     hf.quiet()
+    encoder = sentence_embedder(args.embedder)
+    bertscore = BertScore(args.bertscore) if args.bertscore else None
     turns = held_out_turns(args.data)
     if not turns:
         raise DataError(f"{args.data}/test.jsonl has no reply to compare with.")
@@ -65,39 +74,37 @@ def run(args: argparse.Namespace) -> int:
     for label, name in labelled(args.model).items():
         with progress(f"asking {label}", len(turns)) as advance:
             answers[label] = generate(hf.load_for_inference(name, dtype=precision), turns, advance, max_tokens=args.max_tokens)
-    embedder = UniversalSentenceEncoder()
     training = training_replies(args.data)
-    best = central_reply(training, embedder)
+    best = central_reply(training, encoder)
     picker = random.Random(0)
     answers[CONSTANT] = [Generated(best, True)] * len(turns)
     answers[RANDOM] = [Generated(picker.choice(training), True) for _ in turns]
-    references = [turn.reference for turn in turns]
-    draws = resamples([turn.dialogue for turn in turns])
-    target = embedder.embed(references)
+    users, references = [turn.messages[-1]["content"] for turn in turns], [turn.reference for turn in turns]
+    draws = [np.array(drawn) for drawn in resamples([turn.dialogue for turn in turns])]
+    scorer = Scorer(users, references, encoder, bertscore=bertscore)
     scored: list[Scored] = []
-    signatures: dict[str, str] = {}
-    for name, generated in answers.items():
-        row, signatures = score(name, generated, references, embedder.embed([g.text for g in generated]), target, draws)
-        scored.append(row)
-    differences = {
-        f"{row.name} - {other.name}": {
-            "cosine": _mean([a - b for a, b in zip(row.cosines, other.cosines, strict=True)]),
-            "interval": mean_interval([a - b for a, b in zip(row.cosines, other.cosines, strict=True)], draws),
-        }
-        for row in scored[1 : len(answers) - 2]
-        for other in scored
-        if other is not row
-    }
+    with progress("measuring", len(answers)) as advance:
+        for name, generated in answers.items():
+            scored.append(score(name, generated, scorer, draws))
+            advance(len(scored), name)
+    differences = {f"{row.name} - {other.name}": _difference(row, other, draws)
+                   for row in scored[1 : len(answers) - 2] for other in scored if other is not row}  # fmt: skip
     results = {
         "replies": len(turns),
         "dialogues": len({turn.dialogue for turn in turns}),
         "decoding": {"greedy": True, "max_tokens": args.max_tokens, "precision": precision},
-        "embedder": embedder.name,
-        "signatures": signatures,
-        "models": {row.name: {"values": row.values, "intervals": row.intervals} for row in scored},
+        "embedder": encoder.name,
+        "signatures": scored[0].measured.signatures,
+        "models": {row.name: {"values": row.measured.values, "intervals": row.intervals} for row in scored},
         "cosine_differences": differences,
+        "comparisons": compare(
+            {row.name: row.measured.each | {name: sums.rows for name, sums in row.measured.sums.items()} for row in scored},
+            [turn.dialogue for turn in turns],
+            straw_men=(CONSTANT, RANDOM),
+            functions={name: sums.function for name, sums in scored[0].measured.sums.items()},
+        ),
     }
-    write_report(args.report, results, scored, [(t.messages[-1]["content"], t.reference) for t in turns])
+    write_report(args.report, results, scored, list(zip(users, references, strict=True)))
     print(table(results))
     print(f"Written to {args.report}.")
     return 0
@@ -126,43 +133,35 @@ def training_replies(folder: Path) -> list[str]:
 
 def central_reply(replies: Sequence[str], embedder: Any) -> str:
     """The reply with the greatest mean cosine to all others: the best thing to say without listening."""
-    vectors = embedder.embed(replies)
+    vectors = embedder.questions(replies)
     return replies[int((vectors @ vectors.mean(axis=0)).argmax())]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def sentence_embedder(name: str) -> Embedder:
+    """As `embedder`, but `use` needs nothing beyond kosent[evaluate]."""
+    return UniversalSentenceEncoder() if name == "use" else embedder(name)
 
 
-def score(
-    name: str, generated: Sequence[Any], references: Sequence[str], vectors: Any, target: Any, draws: Sequence[Sequence[int]]
-) -> tuple[Scored, dict[str, str]]:
-    """All metrics of one model's replies with their intervals, and the signatures of the overlap metrics."""
-    from kosent.evaluation import metrics
+def score(name: str, generated: Sequence[Any], scorer: Scorer, draws: Sequence[Any]) -> Scored:
+    """All metrics of one model's replies, with the intervals of those that have one. `draws` are arrays of indices."""
     from kosent.evaluation.statistics import interval, mean_interval
 
-    replies = [g.text for g in generated]
-    cosines = [float(value) for value in (vectors * target).sum(axis=1)]
-    each = {
-        "cosine": cosines,
-        "repetition": [metrics.repetition(reply) for reply in replies],
-        "foreign": [float(metrics.has_foreign(reply)) for reply in replies],
-        "ended": [float(g.ended) for g in generated],
-    }
-    values = {metric: _mean(numbers) for metric, numbers in each.items()}
-    intervals = {metric: mean_interval(numbers, draws) for metric, numbers in each.items()}
-    signatures = {}
-    for metric, function in (("bleu_char", metrics.bleu_char), ("chrf", metrics.chrf)):
-        values[metric], signatures[metric] = function(replies, references)
-        intervals[metric] = interval(
-            draws[:200],
-            lambda chosen, f=function: f([replies[i] for i in chosen], [references[i] for i in chosen])[0],  # type: ignore[misc]
-        )
-    values["distinct"] = metrics.distinct(replies)
-    return Scored(name, replies, values, intervals, cosines), signatures
+    replies = [one.text for one in generated]
+    measured = scorer.measure(replies, [one.ended for one in generated])
+    intervals = {metric: mean_interval(numbers, draws) for metric, numbers in measured.each.items()}
+    intervals |= {metric: interval(draws, sums.value) for metric, sums in measured.sums.items()}
+    return Scored(name, replies, measured, {metric: intervals[metric] for metric in measured.values if metric in intervals})
+
+
+def _difference(row: Scored, other: Scored, draws: Sequence[Any]) -> dict[str, Any]:
+    from kosent.evaluation.statistics import mean_interval
+
+    differences = [a - b for a, b in zip(row.measured.each["cosine"], other.measured.each["cosine"], strict=True)]
+    return {"cosine": sum(differences) / len(differences), "interval": mean_interval(differences, draws)}
 
 
 def write_report(folder: Path, results: dict[str, Any], scored: Sequence[Scored], turns: Sequence[tuple[str, str]]) -> None:
+    from kosent.evaluation.comparisons import markdown
     from kosent.evaluation.plots import plot_comparison
 
     write_json(folder / "results.json", results)
@@ -177,6 +176,8 @@ def write_report(folder: Path, results: dict[str, Any], scored: Sequence[Scored]
         for index, (user, _) in list(enumerate(turns))[:: max(1, len(turns) // 10)][:10]
     )
     write_text(
-        folder / "report.md", f"# Evaluation\n\n{table(results)}\n![comparison](comparison.png)\n\n## Examples\n\n{examples}\n"
+        folder / "report.md",
+        f"# Evaluation\n\n{table(results)}\n![comparison](comparison.png)\n\n"
+        f"## All metrics\n\n{all_metrics(results)}\n{markdown(results['comparisons'])}\n## Examples\n\n{examples}\n",
     )
     plot_comparison(results["models"], folder / "comparison.png")

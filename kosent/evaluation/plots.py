@@ -7,7 +7,7 @@ from typing import Any
 
 from kosent.files import atomic_path
 
-TITLES = {"bleu_char": "BLEU (characters)", "chrf": "chrF", "cosine": "cosine (USE)"}
+TITLES = {"bleu_char": "BLEU (characters)", "chrf": "chrF", "cosine": "cosine"}
 
 
 def plot_comparison(models: dict[str, Any], target: Path) -> None:
