@@ -1,4 +1,4 @@
-"""Korean morphemes by Kiwi (kiwipiepy, kosent[rag] and kosent[evaluate]), for what compares words: keyword search and the metrics of an evaluation.
+"""Korean morphemes by Kiwi (kiwipiepy; kosent[rag], kosent[evaluate]), for what compares words: search and metrics.
 
 `Morphemes` analyses in this process. Kiwi's first analysis loads 0.5 GB for some seconds and holds Python's lock while it does,
 so that an interface would stand still: `MorphemeProcess` analyses in a process of its own, which `python -m kosent.morphemes`

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,21 @@ def documents(tmp_path: Path) -> Path:
     return write_documents(tmp_path / "글", 20)
 
 
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connections that a test leaves open end with it."""
+    opened, begin = list[Collection](), Collection.__init__
+
+    def remember(self: Collection, *arguments: Any) -> None:
+        begin(self, *arguments)
+        opened.append(self)
+
+    monkeypatch.setattr(Collection, "__init__", remember)
+    yield
+    for collection in opened:
+        collection.close()
+
+
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     be_quick(monkeypatch)
@@ -123,8 +139,6 @@ def test_what_one_machine_adds_the_other_finds(name: str, server: str, documents
     assert not [one for one in search(theirs, "낱말0-4", k=20) if one.metadata["source"].endswith("004 글.txt")]
     assert len(sources(theirs)) == 24
     assert Collection.open(name).description.server == server
-    mine.close()
-    theirs.close()
 
 
 def test_a_collection_that_is_there_is_taken_as_it_is(name: str, server: str, documents: Path, at: At) -> None:
@@ -155,8 +169,6 @@ def test_one_machine_writes_at_a_time(
     (tmp_path / "end").touch()
     process.join()
     assert len(add(theirs, [str(documents)]).unchanged) == 20
-    mine.close()
-    theirs.close()
 
 
 def test_the_lock_of_a_killed_writer_runs_out(
@@ -174,7 +186,6 @@ def test_the_lock_of_a_killed_writer_runs_out(
         add(theirs, [str(documents)])
     monkeypatch.setattr(Vectors, "now", lambda self: time.time() + 4)
     assert len(add(theirs, [str(documents)]).unchanged) == 20
-    theirs.close()
 
 
 def test_a_writer_that_works_long_keeps_its_lock(name: str, server: str, machines: list[Path], tmp_path: Path, at: At) -> None:
@@ -233,13 +244,10 @@ def test_killed_while_replacing_either_machine_goes_on(
     collection = Collection.open(name)
     add(collection, [str(documents)])
     assert sources(collection) == sorted(now)
-    collection.close()
     at(1 - continuing)
     other = Collection.open(name)
     assert sources(other) == sorted(now)
     assert search(other, "낱말1-23")[0].page_content.startswith("낱말1-23")
-    other.close()
-    theirs.close()
 
 
 def test_a_machine_that_searches_while_another_changes(
@@ -258,7 +266,6 @@ def test_a_machine_that_searches_while_another_changes(
     process.join()
     assert process.exitcode == 0, (machines[0] / "trouble.txt").read_text(encoding="utf-8")
     assert searches > 3 and sources(theirs)
-    theirs.close()
 
 
 def test_two_processes_of_one_machine_share_its_index(
