@@ -65,6 +65,9 @@ def _taken(server: str, lock_name: str, me: str) -> tuple[Vectors, str]:
             return lock, str(facts["owner"])
         except DataError:
             lock.close()  # its writer has ended just now
+        except BaseException:
+            lock.close()
+            raise
 
 
 def _keep(lock: Vectors, done: threading.Event) -> None:
