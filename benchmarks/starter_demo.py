@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from common import Result, report
-from kosent.evaluation.evaluate import CONSTANT, RANDOM
+from kosent.evaluation.folder import CONSTANT, RANDOM
 from kosent.files import read_json
 
 MINUTES, GIGABYTES = 15, 6
@@ -25,17 +25,16 @@ def main() -> None:
     timing = read_json(folder / "timing.json")
     results = read_json(folder / "report" / "results.json")
     base, tuned = (results["models"][name]["values"] for name in ("base", "tuned"))
-    differences = results["cosine_differences"]
+    differences = {(row["first"], row["second"]): row for row in results["comparisons"]["pairs"] if row["metric"] == "cosine"}
 
     def gain(other: str) -> Result:
-        difference = differences[f"tuned - {other}"]
-        low = difference["interval"][0]
+        low = differences["tuned", other]["interval"][0]
         return Result(f"cosine, tuned - {other}, lower bound of the interval", round(low, 3), "cosine", "> 0", low > 0)
 
     minutes = sum(stage["seconds"] for stage in timing.values()) / 60
     peak = max(stage["peak_memory_gb"] for stage in timing.values())
     ratio = tuned["bleu_char"] / base["bleu_char"]
-    cosine = differences["tuned - base"]["cosine"]
+    cosine = differences["tuned", "base"]["difference"]
     rows = [Result(f"stage {name}", stage["seconds"], "s", "", True) for name, stage in timing.items()]
     rows += [
         Result("whole demo after set-up", round(minutes, 1), "min", f"<= {MINUTES}", minutes <= MINUTES),

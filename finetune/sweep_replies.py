@@ -58,10 +58,11 @@ def answer(model: str, target: Path, system: str) -> None:
     hf.quiet()
     import torch
 
-    from kosent.evaluation.generate import Turn, generate
+    from kosent.evaluation.folder import Turn
+    from kosent.evaluation.generate import generate
 
     opening = [{"role": "system", "content": system}] if system else []
-    turns = [Turn(number, [*opening, {"role": "user", "content": text}], "") for number, text in enumerate(prompts())]
+    turns = [Turn(str(number), [*opening, {"role": "user", "content": text}]) for number, text in enumerate(prompts())]
     precision = "bfloat16" if torch.cuda.is_available() or hf.cpu_has_bf16() else "float32"
     replies = generate(hf.load_for_inference(model, dtype=precision), turns, max_tokens=LONGEST)
     write_json(target, facts | {"replies": [{"text": reply.text, "ended": reply.ended} for reply in replies]})

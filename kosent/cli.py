@@ -26,6 +26,8 @@ COMMANDS = {
     "export": ("kosent.export.export", "merge the adapter into its base and write one GGUF file"),
     "verify": ("kosent.export.verify", "check that the GGUF says what the trained model says"),
     "evaluate": ("kosent.evaluation.evaluate", "compare models on held-out dialogues, with intervals"),
+    "judge": ("kosent.evaluation.judge", "another model compares the replies of an evaluation"),
+    "rate": ("kosent.evaluation.rate", "you compare them, without seeing whose they are"),
     "ask": ("kosent.ask", "one reply, streamed to standard output"),
     "chat": ("kosent.tui.chat", "talk in the terminal; conversations stay on this machine"),
     "rag": ("kosent.rag.command", "collections of your own documents, for answers that rest on them"),

@@ -81,7 +81,7 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
             "evaluate", "base and tuned model answer the held-out turns, minutes",
             ["evaluate", "--data", str(data), "--model", "base=starter", "--model", f"tuned={run}", "--report", str(report)],
             [*splits, *base_files, *trained],
-            [report / name for name in ("results.json", "report.md", "replies.csv", "comparison.png")],
+            [report / name for name in ("results.json", "report.html", "report.md", "metrics.csv", "replies.csv", "comparison.png")],
         ),
         Stage(
             "reply", f'"{MESSAGE}"', ["ask", MESSAGE, "--no-history", "--model", str(gguf), "--temperature", "0"], [gguf],

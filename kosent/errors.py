@@ -11,7 +11,8 @@
     │       ├── ServerTimeoutError      it answers no more
     │       ├── OutOfMemoryError        the model does not fit into memory
     │       └── InterruptedReplyError   it broke off in the middle of a reply; `text` and `reply` keep what came
-    └── VerificationError       6   an exported file does not say what the trained model says
+    ├── VerificationError       6   an exported file does not say what the trained model says
+    └── GateError               7   a model has become worse than a gate allows
 
 Only `kosent.cli` turns an error into text and an exit code; everything else raises.
 """
@@ -86,3 +87,7 @@ class InterruptedReplyError(BackendError):
 
 class VerificationError(KosentError):
     exit_code = 6
+
+
+class GateError(KosentError):
+    exit_code = 7

@@ -15,7 +15,7 @@ from typing import Any
 
 from kosent import extras, hub
 from kosent.errors import ModelError
-from kosent.files import sha256
+from kosent.files import read_json, sha256
 from kosent.locations import starter_base
 from kosent.progress import progress
 from kosent.prompts import Layout, layout_for_vocabulary
@@ -177,6 +177,13 @@ def untrained_turn_tokens(model: Any, tokenizer: Any, layout: Layout) -> list[st
     return untrained
 
 
+def _base_of_adapter(folder: Path) -> str:
+    """A folder or a name on the hub; a run's adapter names its base from the run's folder."""
+    base = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+    beside = folder.parent / base
+    return str(beside) if beside.is_dir() else base
+
+
 def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
@@ -196,8 +203,8 @@ class Trained:
 
 
 def load_for_inference(name: str, *, dtype: str = "float32") -> Trained:
-    """A run (base and adapter, or its own weights), or a base alone with the template of its layout. On the GPU where there is
-    one."""
+    """A run (base and adapter, or its own weights), a folder with an adapter of PEFT, or a base alone. The last two get the
+    template of the base's layout. On the GPU where there is one."""
     import torch
 
     path = Path(name)
@@ -208,7 +215,11 @@ def load_for_inference(name: str, *, dtype: str = "float32") -> Trained:
         if run.weights is None:
             model = _with_adapter(model, run.adapter)
     else:
-        tokenizer, model = load_tokenizer(name), load_model(name, dtype=dtype)
+        adapted = (path / "adapter_config.json").is_file()
+        base = _base_of_adapter(path) if adapted else name
+        tokenizer, model = load_tokenizer(base), load_model(base, dtype=dtype)
+        if adapted:
+            model = _with_adapter(model, path)
         layout = layout_for_vocabulary(tokenizer.get_vocab())
         template = layout.template
     model.eval()

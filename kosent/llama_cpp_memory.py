@@ -27,14 +27,20 @@ def check_room(path: str, context: int) -> None:
             f"{Path(path).name} was made for a context of {longest:,} tokens, not {context:,}.",
             hint=f"KOSENT_CONTEXT={longest} or less",
         )
+    cache = context * cache_of_a_token(facts)
+    if size + cache > free:
+        reason = f"it takes {size / 1e9:.1f} GB and {cache / 1e9:.1f} GB for the context, and {free / 1e9:.1f} GB are free"
+        raise too_large(path, context, reason)
+
+
+def cache_of_a_token(facts: dict[str, str]) -> int:
+    """Bytes of its keys and values, in 16 bits; `facts` is the metadata of a GGUF file."""
+    kind = facts["general.architecture"]
     heads = int(facts[f"{kind}.attention.head_count"])
     wide = int(facts.get(f"{kind}.attention.key_length", int(facts[f"{kind}.embedding_length"]) // heads))
     given = facts.get(f"{kind}.attention.head_count_kv", "")
     kept = int(given) if given.isdigit() else heads
-    cache = 2 * 2 * context * int(facts[f"{kind}.block_count"]) * kept * wide  # keys and values of 16 bits
-    if size + cache > free:
-        reason = f"it takes {size / 1e9:.1f} GB and {cache / 1e9:.1f} GB for the context, and {free / 1e9:.1f} GB are free"
-        raise too_large(path, context, reason)
+    return 2 * 2 * int(facts[f"{kind}.block_count"]) * kept * wide
 
 
 def too_large(path: str, context: int, reason: str) -> OutOfMemoryError:

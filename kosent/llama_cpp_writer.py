@@ -92,6 +92,25 @@ class Order:
             self._flag.set(begun and self.given_up.is_set())
 
 
+def load(path: str, context: int, threads: int | None, **options: Any) -> Any:
+    """A `llama_cpp.Llama` that says nothing on the screen. Raises `ModelError`, `OutOfMemoryError`."""
+    from llama_cpp import Llama, _internals, llama
+
+    silence()
+    last_errors()
+    # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
+    for module in (_internals, llama):
+        setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
+    try:
+        check_room(path, context)
+        return Llama(path, n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False, **options)
+    except (ValueError, OSError) as error:
+        said = last_errors() or str(error)
+        if "alloc" in said or "memory" in said:
+            raise too_large(path, context, said) from error
+        raise ModelError(f"llama.cpp cannot load {path}: {said}", hint="kosent models     (lists what is here)") from error
+
+
 class Writer:
     """Owns the `llama_cpp.Llama` of one file and the thread that uses it."""
 
@@ -107,31 +126,10 @@ class Writer:
         """The loaded model. Raises `ModelError`, `OutOfMemoryError`."""
         with self._loading:
             if self._llama is None:
-                self._llama = self._loaded()
+                self._llama = load(self.path, self.context, self.threads, swa_full=True)
                 self._llama.kosent_flag = self._flag  # it must live as long as llama.cpp looks at it
                 self._flag.watched_by(self._llama.ctx)
         return self._llama
-
-    def _loaded(self) -> Any:
-        from llama_cpp import Llama, _internals, llama
-
-        silence()
-        last_errors()
-        # llama-cpp-python would point the whole process' output to /dev/null while it loads, and a running interface with it
-        for module in (_internals, llama):
-            setattr(module, "suppress_stdout_stderr", lambda disable=True: nullcontext())  # noqa: B010  (typed as a class)
-        try:
-            check_room(self.path, self.context)
-            return Llama(
-                self.path, n_ctx=self.context, n_threads=self.threads, n_threads_batch=self.threads, swa_full=True, verbose=False
-            )
-        except (ValueError, OSError) as error:
-            said = last_errors() or str(error)
-            if "alloc" in said or "memory" in said:
-                raise too_large(self.path, self.context, said) from error
-            raise ModelError(
-                f"llama.cpp cannot load {self.path}: {said}", hint="kosent models     (lists what is here)"
-            ) from error
 
     def begin(
         self,

@@ -88,6 +88,15 @@ def ollama_models(timeout: float = PROBE_SECONDS) -> list[str]:
         raise ServerDownError(f"No Ollama answers at {ollama_url()} ({error}).", hint="ollama serve") from error
 
 
+def ollama_digest(name: str) -> str:
+    """Of the weights, template and parameters that Ollama has under `name`; "" where it does not say. Raises `ServerDownError`."""
+    try:
+        models = _asked(f"{ollama_url()}/api/tags")["models"]
+        return next((str(model["digest"]) for model in models if model["name"] in (name, f"{name}:latest")), "")
+    except UNANSWERED as error:
+        raise ServerDownError(f"No Ollama answers at {ollama_url()} ({error}).", hint="ollama serve") from error
+
+
 def openai_models(url: str, timeout: float = PROBE_SECONDS) -> list[str]:
     """Names of the models of an OpenAI-compatible server. Raises `ServerDownError`, or `ModelError` when it wants another key."""
     try:

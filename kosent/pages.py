@@ -1,12 +1,15 @@
 """What every HTML page of KoSent shares: templates, numbers, bars as inline SVG, and texts whose hidden characters show.
 
-A page is one file without scripts and without anything fetched: `render` fills a template of a package; the layout and the
-style stand in `kosent/templates/page.html.jinja`. Every text that a template writes passes through `visible`, so a corpus can
-bring neither HTML nor control characters into the page. Texts of a corpus therefore belong between tags, never into attributes.
+A page is one file without anything fetched: `render` fills a template of a package; the layout and the style stand in
+`kosent/templates/page.html.jinja`. Only the page of `kosent evaluate` has a script, for searching replies, which it gets as
+`embedded` data and writes with the marks of `script_marks`. Every text that a template writes passes through `visible`, so a
+corpus can bring neither HTML nor control characters into the page. Texts of a corpus therefore belong between tags, never into
+attributes.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -20,7 +23,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-Tone = Literal["before", "after", "good", "bad", "warn", "first", "second", "third", "quiet"]
+Tone = Literal["before", "after", "good", "bad", "warn", "first", "second", "third", "fourth", "fifth", "quiet"]
 """The colours of the layout."""
 
 COARSE = 100_000
@@ -37,6 +40,7 @@ _PIECES = {
     "words": re.compile(rf"{_ANSI}|{_EMOJI}|\w+|.", re.DOTALL),
 }
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u3164\uffa0")
+_UNUSUAL = re.compile("[^ !-%'-;=?-~가-힣]")
 _SHORT_NAMES = {
     "\0": "NUL", "\a": "BEL", "\b": "BS", "\t": "TAB", "\n": "↵", " ": "␣", "\r": "CR", "\x1b": "ESC", "\x7f": "DEL",
     "\xa0": "NBSP", "\xad": "SHY", "\u200b": "ZWSP", "\u200c": "ZWNJ", "\u200d": "ZWJ", "\u200e": "LRM", "\u200f": "RLM",
@@ -115,6 +119,30 @@ def visible(text: str) -> Markup:
     if not any(map(_hidden, text)):
         return escape(text)
     return Markup("").join(_written(piece, False) for piece in _PIECES["characters"].findall(text))
+
+
+def script_marks() -> dict[str, Any]:
+    """What `visible` goes by, for a script: regular expressions of what stays whole, the other hidden characters, the names."""
+    fillers = "".join(sorted(_FILLERS))
+    return {
+        "ansi": _ANSI,
+        "emoji": _EMOJI,
+        "hidden": f"[\\p{{C}}\\p{{Z}}{fillers}\ufe00-\ufe0f\U000e0100-\U000e01ef]",
+        "names": _SHORT_NAMES,
+    }
+
+
+def embedded(value: Any) -> Markup:
+    """JSON that can stand in a <script> element: no character that ends the element, cannot be seen or cannot be encoded."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(_UNUSUAL.sub(_escaped, text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[0] not in "<>&" and not _hidden(match[0]):
+        return match[0]
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def highlight(before: str, after: str, by: Literal["characters", "words"] = "characters") -> tuple[Markup, Markup]:

@@ -33,6 +33,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share the co
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+LONGEST = (
+    "test_training_kinds", "test_ollama_export", "test_sweep", "test_demo", "test_ollama", "test_training", "test_evaluation",
+    "test_hub", "test_export_faults", "test_verification", "test_benchmarks", "test_export",
+)  # fmt: skip
+"""Files that take a minute or more: they come first, so that neither test process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"

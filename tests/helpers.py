@@ -23,6 +23,13 @@ def ollama_program() -> str:
     return os.environ.get("KOSENT_TEST_OLLAMA") or shutil.which("ollama") or ""
 
 
+def browser_program() -> str:
+    """A Chromium for the tests; empty where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = [path for name in names if (path := shutil.which(name))]
+    return os.environ.get("KOSENT_TEST_BROWSER") or next(iter(found), "")
+
+
 def finetune_arguments(data: Path, output: Path, base: Path | str, *more: str) -> list[str]:
     """Eight steps on `small_data`, with a checkpoint after every other one and two measurements."""
     settings = ["training.epochs=2", "training.batch_dialogues=4", "training.checkpoint_steps=2", "training.validation_steps=4"]

@@ -15,6 +15,7 @@ from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from collapse import MADE_FOR, planted
 from kosent.embedders import UniversalSentenceEncoder
 from kosent.errors import ModelError, UsageError
 from kosent.evaluation import intrinsic
@@ -290,30 +291,12 @@ def test_harm_is_what_the_guard_of_the_chat_replaces() -> None:
     assert intrinsic.harmful("", "crisis") == 0.0
 
 
-PERSONA = "저는 AI 챗봇이라 감정을 느낄 수 없지만 무엇이든 도와드리겠습니다."
-MADE_FOR = {
-    "repetition": "repetition", "foreign": "foreign script", "echo": "echo", "same_start": "persona",
-    "most_frequent": "safe reply", "ended": "never ending", "empty": "nothing",
-}  # fmt: skip
-
-
 def test_the_collapse_of_the_first_study_is_seen_by_the_metric_made_for_each_failure(
     starter: tuple[list[str], list[str]], words: Words, encoder: UniversalSentenceEncoder
 ) -> None:
     users, answers = starter
-    replies = answers[1:] + answers[:1]  # the answers to other messages: fluent, and none the reference
-    planted = {
-        "sound": replies,
-        "repetition": [f"{reply} " * 6 for reply in replies],
-        "foreign script": [f"とても {reply}" if number % 3 == 0 else reply for number, reply in enumerate(replies)],
-        "echo": [f"{user} 그렇군요." for user in users],
-        "persona": [f"{PERSONA} {reply}" for reply in replies],
-        "safe reply": [PERSONA if number % 2 else reply for number, reply in enumerate(replies)],
-        "never ending": [" ".join(replies[(number + i) % 60] for i in range(4)) for number in range(60)],
-        "nothing": [reply if number % 4 else "" for number, reply in enumerate(replies)],
-    }
     scorer = Scorer(users, answers, encoder, words=words)
-    values = {name: scorer.measure(some, [name != "never ending"] * 60).values for name, some in planted.items()}
+    values = {name: scorer.measure(some, [name != "never ending"] * 60).values for name, some in planted(users, answers).items()}
     for metric, failure in MADE_FOR.items():
         sign = 1 if METRICS[metric].better == "higher" else -1
         ranked = sorted(values, key=lambda name: sign * values[name][metric])
@@ -374,3 +357,16 @@ def test_bertscore_of_what_is_not_there(tiny_bert: Path) -> None:
             BertScore(name)
     with pytest.raises(ModelError, match="cannot be loaded"):
         BertScore(str(tiny_bert.parent / "nothing"))
+
+
+def test_perplexity_and_bits_per_byte_by_hand(words: Words, encoder: UniversalSentenceEncoder) -> None:
+    scorer = Scorer(["안녕", "안녕"], ["가", "ab"], encoder, words=words)  # 3 and 2 bytes
+    ln2 = math.log(2)
+    values = scorer.measure(["가", "ab"], [True, True], [(-2 * ln2, 2), (-4 * ln2, 2)]).values
+    assert values["perplexity"] == pytest.approx(2**1.5)
+    assert values["bits_per_byte"] == pytest.approx(6 / 5)
+    certain = scorer.measure(["가", "ab"], [True, True], [(0.0, 2), (0.0, 2)]).values
+    assert (certain["perplexity"], certain["bits_per_byte"]) == (1, 0)
+    too_long = scorer.measure(["가", "ab"], [True, True], [(-2 * ln2, 2), (0.0, 0)])  # one that does not fit into the context
+    assert too_long.values["bits_per_byte"] == pytest.approx(2 / 3)
+    assert "perplexity" not in scorer.measure(["가", "ab"], [True, True]).values

@@ -74,7 +74,7 @@ def test_wheel_and_sdist_hold_the_listed_packages_and_the_data(tmp_path: Path) -
     expected = {f"{inside}/{path.name}" for folder, inside in sources.items() for path in (ROOT / folder).glob("*.py")}
     expected |= {f"kosent/templates/{path.name}" for path in (ROOT / "kosent" / "templates").iterdir()}
     expected |= {f"kosent/finetune/templates/{name}.html.jinja" for name in ("prepare", "sweep")}
-    expected.add("kosent/data/sweep_prompts.txt")
+    expected |= {"kosent/data/sweep_prompts.txt", "kosent/data/evaluation_prompts.json"}
     expected |= {
         "kosent/data/reply_weights.bin",
         "kosent/data/safety_weights.bin",

@@ -100,6 +100,24 @@ REFERENCE = (
     ),
 )  # fmt: skip
 
+LIKELIHOOD = (
+    Metric(
+        "perplexity", "perplexity of the references", "퍼플렉시티(정답)", "lower", 1, inf,
+        "e to the mean negative log probability that the model gives a token of the reference after its prompt, end of turn "
+        "included; over all tokens of the set.",
+        "Jelinek et al. 1977 (doi:10.1121/1.2016299)",
+        "A token is what the model's own vocabulary makes one: only models with the same tokenizer compare. Not for servers, which "
+        "do not say it; says nothing of the replies that the model itself writes.", False,
+    ),
+    Metric(
+        "bits_per_byte", "bits per byte of the references", "바이트당 비트(정답)", "lower", 0, inf,
+        "Negative log probability, base 2, of all references after their prompts, end of turn included, divided by their UTF-8 bytes.",
+        "Gao et al. 2020 (arXiv:2101.00027), The Pile",
+        "Compares models with different tokenizers, where perplexity does not; for the rest as perplexity. A Hangul syllable has "
+        "three bytes, so values are lower than for English.", False,
+    ),
+)  # fmt: skip
+
 INTRINSIC = (
     Metric(
         "distinct", "distinct replies", "하나뿐인 답변", "higher", 0, 1,
@@ -191,7 +209,7 @@ INTRINSIC = (
     ),
 )  # fmt: skip
 
-METRICS = {metric.name: metric for metric in (*REFERENCE, *INTRINSIC)}
+METRICS = {metric.name: metric for metric in (*REFERENCE, *LIKELIHOOD, *INTRINSIC)}
 
 _BETTER = {"higher": "higher is better", "lower": "lower is better", "neither": "neither end is better"}
 
@@ -216,7 +234,11 @@ def sections() -> str:
     """All of them, those with a reference first."""
     return "\n".join(
         f"## {title}\n\n" + "\n".join(map(section, metrics))
-        for title, metrics in (("Metrics with a reference", REFERENCE), ("Metrics of the replies alone", INTRINSIC))
+        for title, metrics in (
+            ("Metrics with a reference", REFERENCE),
+            ("How likely the model finds the references", LIKELIHOOD),
+            ("Metrics of the replies alone", INTRINSIC),
+        )
     )
 
 

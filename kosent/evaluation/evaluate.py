@@ -1,113 +1,237 @@
-"""Compares models on the held-out dialogues of prepared data, with bootstrap intervals.
+"""Compares models on held-out dialogues and on fixed prompts, with intervals, in a page to look at.
 
     kosent evaluate --data data --model base=starter --model tuned=run --report report
+    kosent evaluate --data data --model run/kosent-q8_0.gguf --model ollama:kosent --prompts baseline --report report
+    kosent evaluate --model a=ollama:one --model b=openai:two@http://127.0.0.1:8000 --prompts multi-turn --report report
+    kosent evaluate --data data --model tuned=run --report report --gate gate.toml      exit code 7 when it has become worse
 
-MODEL is a run directory (base with its adapter), `starter`, a Hugging Face folder or id; a name and = before it is its label.
-Every model answers every held-out turn greedily, given the true turns before it. Two straw men stand in the table: the best
-constant reply (the training reply closest on average to all training replies) and a random training reply. Writes
-results.json, report.md, replies.csv (opens in Excel) and comparison.png into the report folder. docs/evaluation.md says what is
-measured.
+MODEL is a run directory (base with its adapter), `starter`, a Hugging Face folder or id, a folder with an adapter of PEFT, a
+.gguf file, ollama:NAME or openai:NAME@URL; a name and = before it is its label. Every model answers every held-out turn, given
+the true turns before it, by the same messages and its own chat template, greedily unless --temperature says otherwise. Two straw
+men stand in every table: the best constant reply (the training reply closest on average to all training replies) and a random
+training reply. Each reply is on disk at once: stopped at any point, the same command goes on. Open report.html in a browser;
+report.md, metrics.csv and replies.csv (for Excel) and results.json say the same. docs/evaluation.md says what is measured.
+
+Then: kosent judge report --by MODEL     another model compares the replies
+      kosent rate report                 you do, without seeing whose they are
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import platform
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import kosent
 from kosent import extras
 from kosent.embedders import Embedder, UniversalSentenceEncoder, embedder
-from kosent.errors import DataError, UsageError
+from kosent.errors import UsageError
+from kosent.evaluation.folder import CONSTANT, RANDOM, Answer, Turn, read_report, write_turns
 from kosent.evaluation.metrics import Measured, Scorer
-from kosent.evaluation.table import all_metrics, table
-from kosent.files import read_jsonl, write_json, write_text
+from kosent.evaluation.table import table
+from kosent.files import write_json
 from kosent.progress import progress
 from kosent.settings import Settings
+from kosent.stages import locked
 
-CONSTANT, RANDOM = "best constant reply", "random training reply"
+RANDOM_SEED = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder written by `kosent prepare`")
-    parser.add_argument("--model", required=True, action="append", help="a model; give it several times")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder written by `kosent prepare`: its held-out turns")
     parser.add_argument(
+        "--prompts", action="append", default=[], metavar="SET", help="also these prompts: baseline, multi-turn, or a file"
+    )
+    parser.add_argument("--model", required=True, action="append", help="a model, [LABEL=]MODEL; give it several times")
+    parser.add_argument("--report", required=True, type=Path, metavar="DIR", help="folder for the report")
+    parser.add_argument("--most", type=int, default=0, metavar="N", help="of the held-out turns only N, drawn with a fixed seed")
+    decoding = parser.add_argument_group("decoding, the same for all models")
+    decoding.add_argument(
         "--max-tokens", type=int, default=Settings().max_tokens, help="longest reply in tokens (as in the chat, 256)"
     )
-    parser.add_argument("--embedder", default="use", metavar="NAME", help="for the cosine: use, e5, hf:MODEL, ollama:MODEL (use)")
-    parser.add_argument("--bertscore", metavar="MODEL", help="also BERTScore, by this encoder: klue/roberta-large or MODEL@LAYER")
-    parser.add_argument("--report", required=True, type=Path, metavar="DIR", help="folder for the report")
+    decoding.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    decoding.add_argument("--top-p", type=float, default=1.0, help="sampling: the likeliest tokens with this probability (1)")
+    decoding.add_argument("--seed", type=int, default=0, help="sampling: prompt number n is sampled with seed + n (0)")
+    decoding.add_argument("--parallel", type=int, default=4, metavar="N", help="prompts sent to a server at once (4)")
+    measuring = parser.add_argument_group("measuring")
+    measuring.add_argument(
+        "--embedder", default="use", metavar="NAME", help="for the cosine: use, e5, hf:MODEL, ollama:MODEL (use)"
+    )
+    measuring.add_argument(
+        "--bertscore", metavar="MODEL", help="also BERTScore, by this encoder: klue/roberta-large or MODEL@LAYER"
+    )
+    measuring.add_argument(
+        "--gate", type=Path, metavar="FILE", help="compare with an earlier report and fail when a metric is worse (gate.toml)"
+    )
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One model: its replies, what they are worth, and the 95 % intervals of it."""
+    """One model: what its replies are worth, and the 95 % intervals of it."""
 
     name: str
-    replies: list[str]
     measured: Measured
     intervals: dict[str, tuple[float, float]]
 
 
 def run(args: argparse.Namespace) -> int:
     extras.require("evaluate", what="`kosent evaluate`")
-    import numpy as np
-
     from kosent import hf
-    from kosent.evaluation.bertscore import BertScore
-    from kosent.evaluation.comparisons import compare
-    from kosent.evaluation.generate import Generated, generate, held_out_turns
-    from kosent.evaluation.statistics import resamples
+    from kosent.evaluation.gate import Gate
+    from kosent.evaluation.judging import rewrite
+    from kosent.evaluation.writing import write_report
 
     hf.quiet()
-    encoder = sentence_embedder(args.embedder)
-    bertscore = BertScore(args.bertscore) if args.bertscore else None
-    turns = held_out_turns(args.data)
+    gate = Gate.read(args.gate) if args.gate else None
+    models = labelled(args.model)
+    turns = asked(args.data, args.prompts, args.most)
+    with locked(args.report, "kosent evaluate"):
+        results = evaluate(args, models, turns)
+        if any(args.report.glob("judgements/*.jsonl")):
+            rewrite(args.report)  # what was said of replies that are still the same
+        write_report(args.report)
+    print(table(results))
+    print(f"Written to {args.report}; open {args.report / 'report.html'} in a browser.")
+    if gate:
+        gate.check(read_report(args.report), args.report)
+    return 0
+
+
+def asked(data: Path | None, prompt_sets: Sequence[str], most: int) -> list[Turn]:
+    """All prompts, those with a reference first. Raises `UsageError` where there is none, and `DataError`."""
+    from kosent.evaluation.prompts import held_out_turns, prompt_set
+
+    turns = held_out_turns(data, most) if data else []
+    for name in dict.fromkeys(prompt_sets):
+        turns += prompt_set(name)
     if not turns:
-        raise DataError(f"{args.data}/test.jsonl has no reply to compare with.")
-    precision = "bfloat16" if hf.cpu_has_bf16() else "float32"
-    answers: dict[str, list[Generated]] = {}
-    for label, name in labelled(args.model).items():
-        with progress(f"asking {label}", len(turns)) as advance:
-            answers[label] = generate(hf.load_for_inference(name, dtype=precision), turns, advance, max_tokens=args.max_tokens)
-    training = training_replies(args.data)
-    best = central_reply(training, encoder)
-    picker = random.Random(0)
-    answers[CONSTANT] = [Generated(best, True)] * len(turns)
-    answers[RANDOM] = [Generated(picker.choice(training), True) for _ in turns]
-    users, references = [turn.messages[-1]["content"] for turn in turns], [turn.reference for turn in turns]
-    draws = [np.array(drawn) for drawn in resamples([turn.dialogue for turn in turns])]
-    scorer = Scorer(users, references, encoder, bertscore=bertscore)
-    scored: list[Scored] = []
-    with progress("measuring", len(answers)) as advance:
-        for name, generated in answers.items():
-            scored.append(score(name, generated, scorer, draws))
-            advance(len(scored), name)
-    differences = {f"{row.name} - {other.name}": _difference(row, other, draws)
-                   for row in scored[1 : len(answers) - 2] for other in scored if other is not row}  # fmt: skip
+        where = f"{data}/test.jsonl has no reply to compare with." if data else "There is nothing to ask."
+        raise UsageError(where, hint="--data DIR (written by `kosent prepare`), --prompts baseline, --prompts multi-turn")
+    return sorted(turns, key=lambda turn: turn.reference is None)
+
+
+def evaluate(args: argparse.Namespace, models: dict[str, str], turns: list[Turn]) -> dict[str, Any]:
+    """Asks and measures; leaves turns, replies, scores and results in the report's folder."""
+    from kosent.evaluation.answering import Answered, answer
+    from kosent.evaluation.backends import backend
+    from kosent.evaluation.generate import Decoding
+    from kosent.evaluation.prompts import training_replies
+
+    folder: Path = args.report
+    decoding = Decoding(args.max_tokens, args.temperature, args.top_p, args.seed)
+    encoder = sentence_embedder(args.embedder)
+    training = training_replies(args.data) if args.data else []
+    opened = {label: backend(name, parallel=args.parallel) for label, name in models.items()}
+    for one in opened.values():
+        one.identity()  # what is not there is said before the first model has answered for minutes
+    (folder / "results.json").unlink(missing_ok=True)
+    write_turns(folder, turns)
+    answered: dict[str, Answered] = {}
+    for label, one in opened.items():
+        answered[label] = answer(label, models[label], one, turns, folder, decoding)
+        one.close()
+    with_reference = [turn for turn in turns if turn.reference is not None]
+    if with_reference and training:
+        answered |= straw_men(with_reference, training, encoder, folder)
     results = {
-        "replies": len(turns),
-        "dialogues": len({turn.dialogue for turn in turns}),
-        "decoding": {"greedy": True, "max_tokens": args.max_tokens, "precision": precision},
+        "kosent": kosent.__version__,
+        "settings": {
+            "decoding": asdict(decoding), "data": str(args.data.resolve()) if args.data else None, "prompts": args.prompts,
+            "embedder": encoder.name, "bertscore": args.bertscore, "most": args.most, "python": platform.python_version(),
+        },
+        "data": str(args.data.resolve()) if args.data else None,
+    } | measured(answered, turns, encoder, args.bertscore, folder)  # fmt: skip
+    for label, one in opened.items():
+        run_directory = Path(models[label]).resolve() if (Path(models[label]) / "run.json").is_file() else None
+        results["models"][label] |= {
+            "name": models[label], "kind": one.kind, "precision": one.precision,
+            "run": str(run_directory) if run_directory else None,
+        }  # fmt: skip
+    write_json(folder / "results.json", results)
+    return results
+
+
+def straw_men(turns: Sequence[Turn], training: list[str], encoder: Any, folder: Path) -> dict[str, Any]:
+    """What the two answer to the turns with a reference, written where the models' replies are."""
+    from kosent.evaluation.answering import Answered, write_answers
+
+    best = central_reply(training, encoder)
+    picker = random.Random(RANDOM_SEED)
+    replies = {CONSTANT: [best] * len(turns), RANDOM: [picker.choice(training) for _ in turns]}
+    found = {name: [Answer(text, True) for text in texts] for name, texts in replies.items()}
+    for name, answers in found.items():
+        write_answers(folder, name, answers)
+    return {name: Answered(answers, None) for name, answers in found.items()}
+
+
+def measured(answered: dict[str, Any], turns: list[Turn], encoder: Any, bertscore: str | None, folder: Path) -> dict[str, Any]:
+    """The part of results.json that is numbers, and scores.json."""
+    import numpy as np
+
+    from kosent.evaluation.bertscore import BertScore
+    from kosent.evaluation.comparisons import compare
+    from kosent.evaluation.statistics import resamples
+    from kosent.evaluation.words import Words
+
+    with_reference = [turn for turn in turns if turn.reference is not None]
+    main = with_reference or turns
+    words = Words()
+    references = [turn.reference or "" for turn in main] if with_reference else None
+    scorer = Scorer(
+        [turn.user for turn in main], references, encoder, bertscore=BertScore(bertscore) if bertscore else None, words=words
+    )
+    dialogues = [turn.dialogue for turn in main]
+    draws = [np.array(drawn) for drawn in resamples(dialogues)]
+    sets = {turn.prompt_set for turn in turns if turn.reference is None} if with_reference else set()
+    scored: list[Scored] = []
+    with progress("measuring", len(answered)) as advance:
+        for name, one in answered.items():
+            scored.append(score(name, one.answers[: len(main)], scorer, draws, one.likelihoods))
+            advance(len(scored), name)
+    write_json(folder / "scores.json", {row.name: _rounded(row.measured) for row in scored})
+    return {
+        "replies": len(main),
+        "dialogues": len(set(dialogues)),
+        "references": bool(with_reference),
         "embedder": encoder.name,
-        "signatures": scored[0].measured.signatures,
-        "models": {row.name: {"values": row.measured.values, "intervals": row.intervals} for row in scored},
-        "cosine_differences": differences,
+        "signatures": {name: text for row in reversed(scored) for name, text in row.measured.signatures.items()},
+        "models": {
+            row.name: {
+                "values": row.measured.values, "intervals": row.intervals,
+                "failures": sum(bool(one.error) for one in answered[row.name].answers),
+            }
+            for row in scored
+        },
+        "prompt_sets": {name: _of_set(name, answered, turns, words) for name in sorted(sets)},
         "comparisons": compare(
             {row.name: row.measured.each | {name: sums.rows for name, sums in row.measured.sums.items()} for row in scored},
-            [turn.dialogue for turn in turns],
+            dialogues,
             straw_men=(CONSTANT, RANDOM),
-            functions={name: sums.function for name, sums in scored[0].measured.sums.items()},
+            functions={name: sums.function for row in scored for name, sums in row.measured.sums.items()},
         ),
-    }
-    write_report(args.report, results, scored, list(zip(users, references, strict=True)))
-    print(table(results))
-    print(f"Written to {args.report}.")
-    return 0
+    }  # fmt: skip
+
+
+def _rounded(measured: Measured) -> dict[str, list[float]]:
+    each = measured.each | {name: measured.sums[name].each() for name in ("bleu_char", "chrf") if name in measured.sums}
+    return {name: [round(float(number), 5) for number in numbers] for name, numbers in each.items()}
+
+
+def _of_set(name: str, answered: dict[str, Any], turns: list[Turn], words: Any) -> dict[str, Any]:
+    """Prompts without a reference: what the replies alone show."""
+    places = [place for place, turn in enumerate(turns) if turn.prompt_set == name and turn.reference is None]
+    scorer = Scorer([turns[place].user for place in places], None, None, words=words)
+    models = {}
+    for label, one in answered.items():
+        if label not in (CONSTANT, RANDOM):
+            chosen = [one.answers[place] for place in places]
+            values = scorer.measure([answer.text for answer in chosen], [answer.ended for answer in chosen]).values
+            models[label] = {"values": values, "failures": sum(bool(answer.error) for answer in chosen)}
+    return {"prompts": len(places), "models": models}
 
 
 def labelled(models: Sequence[str]) -> dict[str, str]:
@@ -115,20 +239,12 @@ def labelled(models: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in models:
         label, separator, name = text.partition("=")
-        if not separator or "/" in label:
-            label, name = Path(text).name, text
+        if not separator or "/" in label or ":" in label:
+            label, name = (text if text.startswith(("ollama:", "openai:")) else Path(text).name), text
         if label in (*found, CONSTANT, RANDOM):
             raise UsageError(f"Two models are called {label!r}.", hint="--model ONE=... --model OTHER=...")
         found[label] = name
     return found
-
-
-def training_replies(folder: Path) -> list[str]:
-    """Every reply of the training split. Raises `DataError` when the file is missing."""
-    file = folder / "train.jsonl"
-    if not file.is_file():
-        raise DataError(f"There is no file {file}.", hint=f"kosent prepare SOURCE --output {folder}")
-    return [m["content"] for row in read_jsonl(file) for m in row["messages"] if m["role"] == "assistant"]
 
 
 def central_reply(replies: Sequence[str], embedder: Any) -> str:
@@ -142,42 +258,15 @@ def sentence_embedder(name: str) -> Embedder:
     return UniversalSentenceEncoder() if name == "use" else embedder(name)
 
 
-def score(name: str, generated: Sequence[Any], scorer: Scorer, draws: Sequence[Any]) -> Scored:
-    """All metrics of one model's replies, with the intervals of those that have one. `draws` are arrays of indices."""
+def score(
+    name: str, answers: Sequence[Answer], scorer: Scorer, draws: Sequence[Any], likelihoods: list[tuple[float, int]] | None = None
+) -> Scored:
+    """All metrics of one model's replies, with the intervals of those that have one. `draws` are arrays of indices. A reply that
+    failed counts as an empty one that did not end."""
     from kosent.evaluation.statistics import interval, mean_interval
 
-    replies = [one.text for one in generated]
-    measured = scorer.measure(replies, [one.ended for one in generated])
+    replies = [one.text for one in answers]
+    measured = scorer.measure(replies, [one.ended for one in answers], likelihoods)
     intervals = {metric: mean_interval(numbers, draws) for metric, numbers in measured.each.items()}
     intervals |= {metric: interval(draws, sums.value) for metric, sums in measured.sums.items()}
-    return Scored(name, replies, measured, {metric: intervals[metric] for metric in measured.values if metric in intervals})
-
-
-def _difference(row: Scored, other: Scored, draws: Sequence[Any]) -> dict[str, Any]:
-    from kosent.evaluation.statistics import mean_interval
-
-    differences = [a - b for a, b in zip(row.measured.each["cosine"], other.measured.each["cosine"], strict=True)]
-    return {"cosine": sum(differences) / len(differences), "interval": mean_interval(differences, draws)}
-
-
-def write_report(folder: Path, results: dict[str, Any], scored: Sequence[Scored], turns: Sequence[tuple[str, str]]) -> None:
-    from kosent.evaluation.comparisons import markdown
-    from kosent.evaluation.plots import plot_comparison
-
-    write_json(folder / "results.json", results)
-    sheet = io.StringIO()
-    writer = csv.writer(sheet)
-    writer.writerow(["user", "reference", *(row.name for row in scored)])
-    for index, (user, reference) in enumerate(turns):
-        writer.writerow([user, reference, *(row.replies[index] for row in scored)])
-    write_text(folder / "replies.csv", sheet.getvalue(), encoding="utf-8-sig")
-    examples = "\n".join(
-        f"- **{user}**\n" + "\n".join(f"  - {row.name}: {' '.join(row.replies[index].split())}" for row in scored[:-2])
-        for index, (user, _) in list(enumerate(turns))[:: max(1, len(turns) // 10)][:10]
-    )
-    write_text(
-        folder / "report.md",
-        f"# Evaluation\n\n{table(results)}\n![comparison](comparison.png)\n\n"
-        f"## All metrics\n\n{all_metrics(results)}\n{markdown(results['comparisons'])}\n## Examples\n\n{examples}\n",
-    )
-    plot_comparison(results["models"], folder / "comparison.png")
+    return Scored(name, measured, {metric: intervals[metric] for metric in measured.values if metric in intervals})

@@ -8,6 +8,8 @@ from typing import Any
 from kosent.files import atomic_path
 
 TITLES = {"bleu_char": "BLEU (characters)", "chrf": "chrF", "cosine": "cosine"}
+ALONE = {"distinct": "distinct replies", "repetition": "repetition", "ended": "ended by themselves"}
+"""Where there is no reference."""
 
 
 def plot_comparison(models: dict[str, Any], target: Path) -> None:
@@ -18,8 +20,9 @@ def plot_comparison(models: dict[str, Any], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(models)
-    figure, panels = plt.subplots(1, len(TITLES), figsize=(11, 3.2), dpi=120, layout="constrained")
-    for axes, (metric, title) in zip(panels, TITLES.items(), strict=True):
+    titles = TITLES if "cosine" in models[names[0]]["values"] else ALONE
+    figure, panels = plt.subplots(1, len(titles), figsize=(11, 3.2), dpi=120, layout="constrained")
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
         values = [models[name]["values"][metric] for name in names]
         bounds = [models[name]["intervals"][metric] for name in names]
         errors = [[max(0.0, v - low) for v, (low, _) in zip(values, bounds, strict=True)],
@@ -28,7 +31,7 @@ def plot_comparison(models: dict[str, Any], target: Path) -> None:
         axes.invert_yaxis()
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)
-        if metric != "bleu_char":
+        if axes is not panels[0]:
             axes.set_yticklabels([])
     with atomic_path(target) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -22,10 +22,10 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class Sums:
-    """A metric that is a function of sums over replies: BLEU, chrF."""
+    """A metric that is a function of sums over replies: BLEU, chrF, perplexity."""
 
     rows: Any
-    """Integers [replies, summands], numpy: the sufficient statistics."""
+    """Numbers [replies, summands], numpy: the sufficient statistics."""
     score: Callable[[Sequence[float]], float]
     """From the summands' sums to the metric."""
     signature: str
