@@ -106,6 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except PermissionError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(printable(f"kosent {name}: there is no permission to read or write{place}."), file=sys.stderr)
+        print(f"Try: ls -ld '{error.filename or '.'}'     (whose is it?)", file=sys.stderr)
+        return 1
     except (OSError, UnicodeError) as error:
         print(f"kosent {name}: {error}", file=sys.stderr)
         return 1

@@ -89,7 +89,7 @@ def ollama_models(timeout: float = PROBE_SECONDS) -> list[str]:
 
 
 def ollama_digest(name: str) -> str:
-    """Of the weights, template and parameters that Ollama has under `name`; "" where it does not say. Raises `ServerDownError`."""
+    """Of weights, template and parameters that Ollama has under `name`; "" where it does not say. Raises `ServerDownError`."""
     try:
         models = _asked(f"{ollama_url()}/api/tags")["models"]
         return next((str(model["digest"]) for model in models if model["name"] in (name, f"{name}:latest")), "")

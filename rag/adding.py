@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import shlex
 import time
 import unicodedata
 from collections import Counter
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kosent.errors import UsageError
+from kosent.errors import DataError, UsageError
 from kosent.rag.collection import Collection
 from kosent.rag.document import Limits, UnreadableDocument
 from kosent.rag.keyword_index import Entry
@@ -77,6 +78,8 @@ class Summary:
     notes: dict[str, str] = field(default_factory=dict)
     known: set[str] = field(default_factory=set)
     """Sources that were in the collection before."""
+    closed: list[str] = field(default_factory=list)
+    """Folders that could not be read: what came from there before is neither there nor gone."""
     chunks: int = 0
     characters: int = 0
 
@@ -85,8 +88,8 @@ def files_of(paths: Sequence[str], summary: Summary) -> tuple[list[Source], list
     """The files that the paths name, each once, and the folders among the paths.
 
     Globs (also `**`) are filled in; hidden files and those of unknown kinds in folders are left out, the latter counted in
-    `summary.ignored`. Links to folders are not followed. A path that is no longer there stands among the folders where
-    `summary.known` has documents of it.
+    `summary.ignored`. Links to folders are not followed, nor links to files outside the folder in which they lie. A path that is
+    no longer there stands among the folders where `summary.known` has documents of it.
 
     Raises `UsageError` for what is not there.
     """
@@ -109,7 +112,7 @@ def files_of(paths: Sequence[str], summary: Summary) -> tuple[list[Source], list
             else:
                 _find(Source(path), found, summary)
     if missing:
-        raise UsageError(f"There is no such file or folder: {', '.join(missing)}", hint="kosent rag add NAME FOLDER")
+        raise UsageError(f"There is no such file or folder: {', '.join(missing)}", hint="ls     (what is there?)")
     return list(found.values()), folders
 
 
@@ -125,11 +128,20 @@ def _find(source: Source, found: dict[str, Source], summary: Summary) -> None:
 
 
 def _within(folder: Path, summary: Summary) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+    def closed(error: OSError) -> None:
+        name = unicodedata.normalize("NFC", str(error.filename))
+        summary.closed.append(name)
+        summary.skipped[name] = ("damaged", f"{name}: the folder cannot be read: {error.strerror or error}.")
+
+    home = os.path.realpath(folder)
+    for root, folders, names in os.walk(folder, onerror=closed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(root, name)
-            if loadable(path):
+            if loadable(path) and path.is_symlink() and not _inside([home])(os.path.realpath(path)):
+                said = f"{path}: it is a link that leads out of the folder; name the file itself to add it."
+                summary.skipped[str(path)] = ("unsafe", said)
+            elif loadable(path):
                 yield path
             else:
                 summary.ignored[path.suffix.lower() or name] += 1
@@ -145,12 +157,15 @@ def add(
 ) -> Summary:
     """Adds what is at the paths. With `sync`, what came from those folders and is no longer there is removed.
 
-    `told(total)` is asked once for the function that hears of the progress. Raises what `Collection.writer` raises.
+    `told(total)` is asked once for the function that hears of the progress. Raises what `Collection.writer` raises, and
+    `DataError` where `sync` would remove all of a folder that has gone or is empty: a drive that is not there looks like that.
     """
     summary = Summary()
     with collection.look() as (index, _):
         summary.known = {entry.source for entry in index.documents()}
     sources, folders = files_of(paths, summary)
+    if sync:
+        _check_there(collection, folders, summary)
     with collection.writer() as writer:
         with collection.look() as (index, _):
             known = {entry.source: entry for entry in index.documents()}
@@ -161,17 +176,29 @@ def add(
                 count.at(source.path.name)
                 if not _take(source, known.get(source.name), pipeline, summary, limits or Limits()):
                     count.finished()
-        gone = _gone(known.values(), {source.name for source in sources}, folders)
+        gone = _gone(known.values(), {source.name for source in sources}, folders, summary.closed)
         if sync:
             writer.remove(entry.key for entry in gone)
         (summary.removed if sync else summary.gone).extend(entry.source for entry in gone)
     return summary
 
 
-def _gone(known: Iterable[Entry], there: set[str], folders: Sequence[str]) -> list[Entry]:
+def _check_there(collection: Collection, folders: Sequence[str], summary: Summary) -> None:
+    for folder in folders:
+        inside = [source for source in summary.known if source != folder and _inside([folder])(source)]
+        if inside and folder not in summary.closed and not (os.path.isdir(folder) and os.listdir(folder)):
+            what = "is empty" if os.path.isdir(folder) else "is no longer there"
+            raise DataError(
+                f"{folder} {what}; --sync would remove all of its {len(inside)} documents, and nothing was changed.",
+                hint=f"kosent rag remove {shlex.quote(collection.name)} {shlex.quote(folder)}     (if that is what you want)",
+            )
+
+
+def _gone(known: Iterable[Entry], there: set[str], folders: Sequence[str], closed: Sequence[str]) -> list[Entry]:
     """Documents that came from one of the folders and lie there no more."""
-    inside = _inside(folders)
-    return [one for one in known if inside(one.source) and one.source not in there and not os.path.exists(one.source)]
+    inside, unknown = _inside(folders), _inside(closed)
+    missing = [one for one in known if inside(one.source) and one.source not in there and not unknown(one.source)]
+    return [one for one in missing if not os.path.exists(one.source)]
 
 
 def _inside(folders: Iterable[str]) -> Callable[[str], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from kosent.rag.adding import Summary, Told, files_of
 from kosent.rag.adding import add as add_documents
 from kosent.rag.collection import Collection
 from kosent.rag.document import Limits
+from kosent.rag.loaders import INSTEAD
 from kosent.rag.rebuilding import rebuild as rebuild_collection
 from kosent.settings import load_settings
 from kosent.text import printable
@@ -75,6 +77,7 @@ def _keep_skipped(collection: Collection, summary: Summary) -> None:
     kept = read_json(path) if path.exists() else {}
     for source in (*summary.added, *summary.changed, *summary.unchanged, *summary.removed):
         kept.pop(source, None)
+    kept = {source: said for source, said in kept.items() if os.path.lexists(source)}
     kept |= {source: {"reason": reason, "said": said} for source, (reason, said) in summary.skipped.items()}
     write_json(path, dict(sorted(kept.items())))
 
@@ -104,9 +107,11 @@ def _lines(collection: Collection, summary: Summary, documents: int, chunks: int
     if summary.ignored:
         told = ", ".join(f"{kind} {number}" for kind, number in summary.ignored.most_common(5))
         lines.append(f"Left out: {_count(summary.ignored.total(), 'file')} of other kinds ({told})")
+        lines += [f"  {kind}: {INSTEAD[kind]}" for kind in sorted(summary.ignored) if kind in INSTEAD]
     if summary.gone:
         lines.append(f"No longer in the folder, and kept: {_count(len(summary.gone), 'document')} (with --sync they are removed)")
-    lines.append(f'Try: kosent rag search {collection.name} "…"   or   kosent chat --collection {collection.name}')
+    if documents:
+        lines.append(f'Try: kosent rag search {collection.name} "…"   or   kosent chat --collection {collection.name}')
     return lines
 
 

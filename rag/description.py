@@ -50,8 +50,10 @@ class Description:
 def spelled(name: str) -> str:
     """A collection's name as it is kept. Raises `UsageError`."""
     found = unicodedata.normalize("NFC", name).strip()
-    if not found or len(found) > LONGEST_NAME or printable(found) != found or "\n" in found:
-        raise UsageError(f"{name!r:.80} cannot be the name of a collection: 1 to {LONGEST_NAME} letters on one line.")
+    if not found or len(found) > LONGEST_NAME or printable(found) != found or "\n" in found or found.startswith("-"):
+        raise UsageError(
+            f"{name!r:.80} cannot be the name of a collection: 1 to {LONGEST_NAME} letters on one line, no - at the beginning."
+        )
     return found
 
 

@@ -38,7 +38,8 @@ def encoding_of(path: Path) -> str:
     try:
         return find_encoding(path)
     except DataError as error:
-        raise Refusal("garbled", str(error).removeprefix(f"{path} "), error.hint) from error
+        found = str(error).removeprefix(f"{path} ").partition(", near ")[0]
+        raise Refusal("garbled", f"it {found}", "open it in an editor and save it as UTF-8") from error
 
 
 def declared_encoding(path: Path) -> str:

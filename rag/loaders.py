@@ -31,7 +31,7 @@ from kosent.rag.document import (
 )
 from kosent.rag.readable import garbled, one_line
 
-__all__ = ["KINDS", "Limits", "Loaded", "Reason", "Section", "UnreadableDocument", "kind_of", "load", "loadable"]
+__all__ = ["INSTEAD", "KINDS", "Limits", "Loaded", "Reason", "Section", "UnreadableDocument", "kind_of", "load", "loadable"]
 
 KINDS: dict[str, str] = {
     ".txt": "text",
@@ -54,7 +54,7 @@ _MODULES = {
     "text": "load_text", "markdown": "load_markdown", "html": "load_html", "pdf": "load_pdf", "docx": "load_docx",
     "hwpx": "load_hwpx", "table": "load_rows", "json_lines": "load_rows", "json": "load_rows",
 }  # fmt: skip
-_INSTEAD = {
+INSTEAD = {
     ".hwp": "save it as .hwpx in Hancom Office", ".doc": "save it as .docx", ".rtf": "save it as .docx",
     ".odt": "save it as .docx", ".xls": "save it as .csv", ".xlsx": "save it as .csv", ".ppt": "save it as .pdf",
     ".pptx": "save it as .pdf", ".epub": "save it as .pdf or .txt",
@@ -79,7 +79,7 @@ def load(path: Path, *, limits: Limits = Limits()) -> Loaded:  # noqa: B008
         if not kind:
             known = ", ".join(KINDS)
             raise Refusal(
-                "unknown_kind", f"documents of this kind are not read; known: {known}", _INSTEAD.get(path.suffix.lower())
+                "unknown_kind", f"documents of this kind are not read; known: {known}", INSTEAD.get(path.suffix.lower())
             )
         _check_file(path, limits)
         return _judged(_loader(kind)(path, limits))

@@ -17,7 +17,11 @@ from kosent.progress import progress, say
 from kosent.rag.adding_shown import skipped_file
 from kosent.rag.collection import Collection
 from kosent.rag.keyword_index import Entry
+from kosent.rag.loaders import KINDS
 from kosent.text import printable
+
+WEAK = 3
+"""Passages that `search` shows where none is near enough."""
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -26,20 +30,32 @@ if TYPE_CHECKING:
 def search(args: argparse.Namespace) -> int:
     from kosent.rag.retriever import HybridRetriever
 
+    if not args.question.strip():
+        raise UsageError("There is no question.", hint=f'kosent rag search {args.name} "…"')
+    if args.threshold is not None and not -1 <= args.threshold <= 1:
+        raise UsageError(f"--threshold is a cosine, -1 to 1, not {args.threshold:g}.", hint="leave it out")
     if args.k < 1 or not 0 <= args.diversity <= 1:
         raise UsageError("-k is 1 or more, --diversity 0 to 1.", hint=f"kosent rag search {args.name} … -k 4 --diversity 0.3")
     where = _filter(args.filter)
     collection = Collection.open(args.name, server=args.chroma or "")
     options: dict[str, Any] = {"k": args.k, "threshold": args.threshold, "diversity": args.diversity, "filter": where}
-    found = HybridRetriever(collection=collection, budget=sys.maxsize, **options).invoke(args.question)
+    retriever = HybridRetriever(collection=collection, budget=sys.maxsize, **options)
+    found = retriever.invoke(args.question)
+    weak = [] if found or args.json else retriever.model_copy(update={"threshold": -1.0, "k": WEAK}).invoke(args.question)
     collection.close()
     if args.json:
         for document in found:
             print(json.dumps({"text": document.page_content, **document.metadata}, ensure_ascii=False))
     else:
         print("\n\n".join(_shown(number, document) for number, document in enumerate(found, 1)), end="\n" if found else "")
-    if not found:
-        say(f"Nothing in {collection.name!r} is near enough to this question. To see the nearest all the same: --threshold -1")
+    if weak:
+        say(f"Nothing in {collection.name!r} is near enough to this question for a model to be given it. The nearest:\n")
+        print("\n\n".join(_shown(number, document) for number, document in enumerate(weak, 1)))
+    elif not found and where is not None and not args.json:
+        say(f"No document of {collection.name!r} fits the filter; `kosent rag show {collection.name}` lists sources, a passage "
+            "that is found says its title and heading.")  # fmt: skip
+    elif not found:
+        say(f"Nothing in {collection.name!r} is near enough to this question.")
     return 0
 
 
@@ -51,6 +67,9 @@ def _filter(given: Sequence[str]) -> dict[str, Any] | None:
             raise UsageError(
                 f"--filter {one!r} is not KEY=VALUE with source, title, kind, page or heading.", hint="--filter page=3"
             )
+        if key == "kind" and value not in KINDS.values():
+            kinds = ", ".join(dict.fromkeys(KINDS.values()))
+            raise UsageError(f"--filter {one!r}: the kinds are {kinds}.", hint="--filter kind=text")
         if key == "page" and not value.isdecimal():
             raise UsageError(f"--filter {one!r}: a page is a number.", hint="--filter page=3")
         parts.append(
@@ -86,7 +105,8 @@ def list_all(args: argparse.Namespace) -> int:
             continue
         about = collection.description
         where = about.server or f"{sum(path.stat().st_size for path in collection.folder.rglob('*')) / 1e6:.1f} MB"
-        print(f"{name}: {documents:,} documents, {chunks:,} passages, embedder {about.fingerprint.embedder}, {where}")
+        passages = f"{chunks:,} passage{'' if chunks == 1 else 's'}"
+        print(f"{name}: {_documents(documents)}, {passages}, embedder {about.fingerprint.embedder}, {where}")
     if not names:
         say("There is no collection yet. Try: kosent rag add 일기 FOLDER")
     return 0
@@ -109,13 +129,18 @@ def show(args: argparse.Namespace) -> int:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.added))
         note = f"   ({entry.notes})" if entry.notes else ""
         print(printable(f"  {day}  {entry.chunks:>5}  {entry.source}{note}"))
-    skipped = read_json(skipped_file(collection)) if skipped_file(collection).exists() else {}
-    if skipped:
+    if left_out := skipped(collection):
         print("Skipped:")
-        for one in skipped.values():
+        for one in left_out.values():
             print(printable(f"  {one['said']}"))
     collection.close()
     return 0
+
+
+def skipped(collection: Collection) -> dict[str, dict[str, str]]:
+    """Source -> reason and what was said of it."""
+    file = skipped_file(collection)
+    return dict(read_json(file)) if file.exists() else {}
 
 
 def _chosen(collection: Collection, entries: Sequence[Entry], wanted: Sequence[str], *, one: bool = False) -> Sequence[Entry]:
@@ -126,6 +151,9 @@ def _chosen(collection: Collection, entries: Sequence[Entry], wanted: Sequence[s
         found = [entry for entry in entries if entry.source == path or entry.source.startswith(f"{path}/")]
         found = found or [entry for entry in entries if entry.source.endswith(f"/{name}") or entry.title == name]
         if not found:
+            for source, why in skipped(collection).items():
+                if source == path or source.endswith(f"/{name}"):
+                    raise UsageError(f"It was skipped: {why['said']}", hint=f"kosent rag show {collection.name}")
             raise UsageError(f"There is no document {name!r} in {collection.name!r}.", hint=f"kosent rag show {collection.name}")
         if one and len(found) > 1:
             hint = f"kosent rag show {collection.name} {shlex.quote(found[0].source)}"
@@ -139,7 +167,8 @@ def remove(args: argparse.Namespace) -> int:
     with collection.look() as (index, _):
         entries = index.documents()
     chosen = _chosen(collection, entries, args.documents)
-    what = f"{len(chosen)} of {len(entries)} documents" if args.documents else f"the collection with its {len(entries)} documents"
+    all_of_it = f"the collection {collection.name!r} with its {_documents(len(entries))}"
+    what = f"{len(chosen)} of {_documents(len(entries))} of {collection.name!r}" if args.documents else all_of_it
     if not args.yes and not _agreed(f"Remove {what} from KoSent? The files themselves stay. [y/N] "):
         say("Nothing was removed.")
         return 1
@@ -153,6 +182,10 @@ def remove(args: argparse.Namespace) -> int:
     return 0
 
 
+def _documents(number: int) -> str:
+    return f"{number:,} document{'' if number == 1 else 's'}"
+
+
 def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("Nobody is there to be asked.", hint="add --yes to remove without a question")
@@ -161,6 +194,8 @@ def _agreed(question: str) -> bool:
 
 def export(args: argparse.Namespace) -> int:
     target = Path(args.output)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", hint=f"kosent rag export {args.name} {target / 'passages.jsonl'}")
     collection = Collection.open(args.name, old=True)
     with collection.look() as (index, vectors), atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
         entries = index.documents()

@@ -83,16 +83,42 @@ def test_a_passage_is_found_with_its_place(added: Path, capsys: pytest.CaptureFi
     assert {json.loads(line)["source"] for line in rows.splitlines()} == {str(added / "11월 3일.md")}
 
 
-def test_small_talk_finds_nothing(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_small_talk_finds_nothing_and_the_nearest_is_shown_as_such(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed(capsys, "search", "일기", "ㅋㅋㅋㅋ 심심해", "--json") == ""
     assert main(["rag", "search", "일기", "ㅋㅋㅋㅋ 심심해"]) == 0
     out, err = capsys.readouterr()
-    assert out == "" and "--threshold -1" in err
+    assert "near enough to this question for a model" in err
+    assert out.startswith("1. ") and "\n3. " in out and "\n4. " not in out
+
+
+def test_a_search_that_cannot_find_anything_says_why(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "There is no question" in typed(capsys, "search", "일기", "  ", code=2)
+    assert "the kinds are text, markdown" in typed(capsys, "search", "일기", "귤", "--filter", "kind=txt", code=2)
+    assert "a cosine, -1 to 1" in typed(capsys, "search", "일기", "귤", "--threshold", "7", code=2)
+    assert main(["rag", "search", "일기", "귤", "--filter", "title=없는 제목"]) == 0
+    assert "fits the filter" in capsys.readouterr().err
+
+
+def test_what_was_skipped_says_why_and_is_forgotten_with_its_file(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (added / "이상한.txt").write_bytes(b"\x81\xff\xfe\x80 letters " * 40)
+    (added / "옛날.hwp").write_bytes(b"\xd0\xcf\x11\xe0")
+    said = typed(capsys, "add", "일기", str(added))
+    assert ".hwp: save it as .hwpx in Hancom Office" in said and "이상한.txt: it is not utf-8 and not cp949" in said and "--encoding" not in said
+    assert "It was skipped: " in typed(capsys, "show", "일기", "이상한.txt", code=2)
+    (added / "이상한.txt").unlink()
+    typed(capsys, "add", "일기", str(added))
+    assert "이상한.txt" not in typed(capsys, "show", "일기")
+
+
+def test_names_and_places_that_cannot_be_meant(added: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no - at the beginning" in typed(capsys, "search", "--", "--sync", "귤", code=2)
+    assert "is a folder" in typed(capsys, "export", "일기", str(tmp_path), code=2)
 
 
 def test_a_document_is_shown_and_taken_out(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = typed(capsys, "show", "일기", "연락처.csv")
     assert "[2]\n이름: 이도윤" in said
-    assert "Removed 1 of 3 documents" in typed(capsys, "remove", "일기", "상담 안내.txt", "--yes")
+    assert "Removed 1 of 3 documents of '일기'" in typed(capsys, "remove", "일기", "상담 안내.txt", "--yes")
     assert "상담 안내" not in typed(capsys, "show", "일기") and (added / "상담 안내.txt").exists()
     assert "There is no document '없는 글'" in typed(capsys, "show", "일기", "없는 글", code=2)
 
@@ -100,7 +126,7 @@ def test_a_document_is_shown_and_taken_out(added: Path, capsys: pytest.CaptureFi
 def test_a_collection_is_removed_only_when_asked(added: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--yes" in typed(capsys, "remove", "일기", code=2)
     assert "일기: 3 documents, 5 passages, embedder use" in typed(capsys, "list")
-    assert "Removed the collection with its 3 documents" in typed(capsys, "remove", "일기", "--yes")
+    assert "Removed the collection '일기' with its 3 documents" in typed(capsys, "remove", "일기", "--yes")
     assert main(["rag", "list"]) == 0 and "no collection yet" in capsys.readouterr().err
     assert not folder_of("일기").exists() and (added / "연락처.csv").exists()
 

@@ -6,15 +6,18 @@ import ctypes
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kosent.cli import main
 from kosent.errors import DataError, UsageError
 from kosent.files import read_json, write_json
 from kosent.rag import adding as adding_module
@@ -263,7 +266,7 @@ def test_a_corrupted_file_among_good_ones(diary: Collection, documents: Path, tm
     summary = add(diary, [str(documents)], sync=True)
     reasons = {Path(source).name: reason for source, (reason, _) in summary.skipped.items()}
     assert reasons == {
-        "상한 글.pdf": "damaged", "빈 글.txt": "no_text", "관.txt": "unsafe", "끝없이.txt": "damaged", "어디.txt": "damaged",
+        "상한 글.pdf": "damaged", "빈 글.txt": "no_text", "관.txt": "unsafe", "끝없이.txt": "damaged", "어디.txt": "unsafe",
         "000 글.txt": "garbled",
     }  # fmt: skip
     assert all(source in said for source, (_, said) in summary.skipped.items())
@@ -291,6 +294,36 @@ def test_a_file_that_may_not_be_read(documents: Path, home: Path) -> None:
     command = [sys.executable, "-c", program, str(documents)]
     done = subprocess.run(command, env=environment, preexec_fn=without_privileges, capture_output=True, text=True, check=True)
     assert done.stdout == f"30 {{{str(locked)!r}: ('damaged', '{locked}: Permission denied')}}\n"
+
+
+def test_a_folder_that_may_not_be_read_loses_nothing(diary: Collection, documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = write_documents(documents / "안", 3, seed=3)
+    add(diary, [str(documents)])
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if not isinstance(path, int) and os.fspath(path) == str(inner):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os.path, "exists", lambda path: "안" not in Path(path).parts and os.path.lexists(path))
+    summary = add(diary, [str(documents)], sync=True)
+    assert not summary.removed and not summary.gone and len(summary.unchanged) == 30
+    assert summary.skipped == {str(inner): ("damaged", f"{inner}: the folder cannot be read: Permission denied.")}
+    with diary.look() as (index, _):
+        assert index.counts()[0] == 33
+
+
+def test_links_out_of_the_folder_are_left_where_they_lead(diary: Collection, documents: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "비밀.txt"
+    secret.write_text("남이 보면 안 되는 글.", encoding="utf-8")
+    (documents / "링크.txt").symlink_to(secret)
+    (documents / "안으로.txt").symlink_to(documents / "000 글.txt")
+    summary = add(diary, [str(documents)])
+    assert summary.added == [str(documents / "안으로.txt")]
+    assert {source: reason for source, (reason, _) in summary.skipped.items()} == {str(documents / "링크.txt"): "unsafe"}
+    assert add(diary, [str(documents / "링크.txt")]).added == [str(documents / "링크.txt")], "named itself, it is meant"
 
 
 def test_a_file_that_is_changed_while_it_is_read(diary: Collection, documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +356,13 @@ def test_a_folder_that_is_gone(diary: Collection, documents: Path) -> None:
     shutil.rmtree(documents)
     one = str(documents / "005 글.txt")
     assert add(diary, [one], sync=True).removed == [one]
-    assert len(add(diary, [str(documents)], sync=True).removed) == 29
+    for what in ("is no longer there", "is empty"):
+        with pytest.raises(DataError, match=f"{what}; --sync would remove all of its 29") as refused:
+            add(diary, [str(documents)], sync=True)
+        documents.mkdir(exist_ok=True)
+    assert "낱말0-6" in search(diary, "낱말0-6")[0].page_content
+    assert refused.value.hint is not None
+    assert main([*shlex.split(refused.value.hint.partition("     ")[0])[1:], "--yes"]) == 0
     assert search(diary, "낱말0-6") == []
 
 

@@ -106,12 +106,13 @@ LIKELIHOOD = (
         "e to the mean negative log probability that the model gives a token of the reference after its prompt, end of turn "
         "included; over all tokens of the set.",
         "Jelinek et al. 1977 (doi:10.1121/1.2016299)",
-        "A token is what the model's own vocabulary makes one: only models with the same tokenizer compare. Not for servers, which "
-        "do not say it; says nothing of the replies that the model itself writes.", False,
+        "A token is what the model's own vocabulary makes one: only models with the same tokenizer compare. Not for servers, "
+        "which do not say it; says nothing of the replies that the model itself writes.", False,
     ),
     Metric(
         "bits_per_byte", "bits per byte of the references", "바이트당 비트(정답)", "lower", 0, inf,
-        "Negative log probability, base 2, of all references after their prompts, end of turn included, divided by their UTF-8 bytes.",
+        "Negative log probability, base 2, of all references after their prompts, end of turn included, divided by their UTF-8 "
+        "bytes.",
         "Gao et al. 2020 (arXiv:2101.00027), The Pile",
         "Compares models with different tokenizers, where perplexity does not; for the rest as perplexity. A Hangul syllable has "
         "three bytes, so values are lower than for English.", False,
