@@ -4,7 +4,7 @@
 
 ChatbotData.csv is that of github.com/songys/Chatbot_data (MIT). What is not held out is trained on, but for a thirtieth to watch
 the validation loss with. On two cores the training takes half an hour and the rest a quarter; stopped at any point, the same
-command goes on. The picture is the page's first screens, taken by a Chromium.
+command goes on. The pictures, docs/evaluation.png for the README too, are taken by a Chromium.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ DOCS = ROOT / "docs"
 PAIRS, EXAMPLES = 300, 12
 SHARES = ("--test", "0.033", "--validation", "0.03")
 TRAINING = ("--set", "training.validation_steps=250", "--set", "training.checkpoint_steps=250")
-WIDTH, HEIGHT = 1180, 2100
+WIDTH, SOME_REPLIES, PART = 1180, 1500, 1300
+"""Of the pictures, in pixels: their width, how much of the replies they show, and the height of the README's."""
 
 
 def main() -> None:
@@ -80,9 +81,13 @@ def picture(page: Path, target: Path) -> None:
         sys.exit("The picture needs a Chromium: sudo apt install chromium")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        view = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        view = chromium.new_page(viewport={"width": WIDTH, "height": 900})
         view.goto(page.resolve().as_uri())
-        view.screenshot(path=target)
+        whole = view.locator("#replies").evaluate("section => section.getBoundingClientRect().top + scrollY")
+        view.screenshot(path=target, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": whole + SOME_REPLIES})
+        table = view.locator("#table").evaluate("section => section.getBoundingClientRect().top + scrollY")
+        part = {"x": 0, "y": table + 8, "width": WIDTH, "height": PART}
+        view.screenshot(path=target.with_name("evaluation.png"), full_page=True, clip=part)
         chromium.close()
 
 

@@ -6,7 +6,8 @@
                  with the same weights in the same precision
     metrics      every metric but perplexity and BERTScore over 18,000 pairs of replies, with the fast embedder; the intervals
 
-`--corpus` is songys' Chatbot_data (github.com/songys/Chatbot_data, MIT): its answers, shuffled, are the replies of `metrics`.
+`--corpus` is songys' Chatbot_data (github.com/songys/Chatbot_data, MIT): two of its answers, drawn at random, make a reply of
+`metrics`, two others a reference, so that hardly any text comes twice (what does is analysed once).
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ def metrics(corpus: Path, number: int) -> list[Result]:
 
     with corpus.open(encoding="utf-8", newline="") as file:
         rows = [(row["Q"], row["A"]) for row in csv.DictReader(file)]
-    rows = [rows[place % len(rows)] for place in range(number)]
-    replies = [answer for _, answer in rows]
-    random.Random(0).shuffle(replies)
+    draw = random.Random(0)
+    users, references, replies = (
+        [" ".join(draw.choice(rows)[column] for _ in range(2)) for _ in range(number)] for column in (0, 1, 1)
+    )
     began = time.perf_counter()
-    scorer = Scorer([user for user, _ in rows], [reference for _, reference in rows], UniversalSentenceEncoder())
+    scorer = Scorer(users, references, UniversalSentenceEncoder())
     prepared = time.perf_counter() - began
     measured = scorer.measure(replies, [True] * number)
     measuring = time.perf_counter() - began - prepared

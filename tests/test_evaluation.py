@@ -149,6 +149,23 @@ def test_a_sampled_reply_depends_on_its_seed_and_not_on_its_neighbours(tiny: Tra
     assert sampled(list(range(len(turns))), 2) != every
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.75])
+def test_tokens_are_sampled_as_often_as_they_are_likely(top_p: float) -> None:
+    import torch
+
+    from kosent.evaluation.generate import _Sampled
+
+    likely, rows = [0.05, 0.5, 0.15, 0.3], 4000
+    scores = torch.tensor(likely).log().repeat(rows, 1) * 0.7  # at temperature 0.7 it is what was likely
+    kept = _Sampled(Decoding(temperature=0.7, top_p=top_p, seed=3), range(rows))(None, scores)
+    assert (kept.isfinite().sum(-1) == 1).all()
+    shares = kept.isfinite().float().mean(0)
+    expected = torch.tensor(likely if top_p == 1 else [0.0, 0.5 / 0.8, 0.0, 0.3 / 0.8])
+    assert torch.allclose(shares, expected, atol=0.03)
+    flat = _Sampled(Decoding(temperature=1.0, top_p=0.9, seed=3), range(8))(None, torch.zeros(8, 5000))
+    assert len(set(flat.argmax(-1).tolist())) > 6, "more tokens are in the nucleus than are looked at first"
+
+
 def test_likelihoods_are_those_of_the_whole_text_at_once(tiny: Trained, small_data: Path) -> None:
     import torch
 
@@ -210,6 +227,15 @@ def test_what_was_interrupted_goes_on(five: list[Turn], tmp_path: Path) -> None:
     assert len(read_jsonl(file)) == 6
     answer("a/b: 가", "x", idle := Scripted(), five, tmp_path, Decoding())
     assert idle.asked == []
+
+
+def test_half_a_character_from_a_server_can_be_written(five: list[Turn], tmp_path: Path) -> None:
+    class Broken(Scripted):
+        def answer(self, turns: Any, numbers: Any, decoding: Any, done: Any) -> None:
+            for place, _ in enumerate(turns):
+                done(place, Answer("좋아요 \ud83d", True))
+
+    assert answer("m", "x", Broken(), five, tmp_path, Decoding()).answers[0].text == "좋아요 ?"
 
 
 def test_failures_are_recorded_and_asked_again(five: list[Turn], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

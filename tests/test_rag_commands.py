@@ -103,7 +103,11 @@ def test_what_was_skipped_says_why_and_is_forgotten_with_its_file(added: Path, c
     (added / "이상한.txt").write_bytes(b"\x81\xff\xfe\x80 letters " * 40)
     (added / "옛날.hwp").write_bytes(b"\xd0\xcf\x11\xe0")
     said = typed(capsys, "add", "일기", str(added))
-    assert ".hwp: save it as .hwpx in Hancom Office" in said and "이상한.txt: it is not utf-8 and not cp949" in said and "--encoding" not in said
+    assert (
+        ".hwp: save it as .hwpx in Hancom Office" in said
+        and "이상한.txt: it is not utf-8 and not cp949" in said
+        and "--encoding" not in said
+    )
     assert "It was skipped: " in typed(capsys, "show", "일기", "이상한.txt", code=2)
     (added / "이상한.txt").unlink()
     typed(capsys, "add", "일기", str(added))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def answer(label: str, name: str, backend: Backend, turns: Sequence[Turn], folde
             def done(place: int, one: Answer) -> None:
                 nonlocal asked
                 number, asked = missing[place], asked + 1
+                one = replace(one, text=one.text.encode("utf-8", "replace").decode())  # half an emoji, from a server
                 kept[number] = one
                 out.write(json.dumps({"turn": number, **asdict(one)}, ensure_ascii=False) + "\n")
                 out.flush()

@@ -5,9 +5,9 @@
         model.replies(prompts, max_tokens=256, sampling=(0.0, 1.0, 0), done=lambda index, answer: ...)
         model.log_likelihood([model.conversation(turn.messages, turn.reference) for turn in turns])
 
-The beginning that all prompts share is
-computed once and copied. Where a reply ends, the last sequence moves into its place and the next prompt follows at the end, so
-that they lie side by side (gguf_sequences.py). Prompts are not shortened here, and replies not guarded.
+The beginning that all prompts share is computed once and copied. Where a reply ends, the last sequence moves into its place and
+the next prompt follows at the end, so that they lie side by side (gguf_sequences.py). Prompts are not shortened here, and replies
+not guarded.
 """
 
 from __future__ import annotations
