@@ -64,7 +64,7 @@ def metrics(corpus: Path, number: int) -> list[Result]:
     measuring = time.perf_counter() - began - prepared
     draws = [np.array(drawn) for drawn in resamples(range(number))]
     before = time.perf_counter()
-    scored = score("songys", [Answer(text, True) for text in replies], _Known(measured), draws)
+    scored = score("songys", [Answer(text, True) for text in replies], _Known(measured), draws, number)
     intervals = time.perf_counter() - before
     seconds = prepared + measuring
     holds = seconds <= 60 * MINUTES

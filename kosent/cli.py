@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -109,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         place = f" {error.filename}" if error.filename else ""
         print(printable(f"kosent {name}: there is no permission to read or write{place}."), file=sys.stderr)
-        print(f"Try: ls -ld '{error.filename or '.'}'     (whose is it?)", file=sys.stderr)
+        there = next((one for one in (Path(error.filename or "."), *Path(error.filename or ".").parents) if one.exists()), Path())
+        print(printable(f"Try: ls -ld {shlex.quote(str(there))}     (whose is it?)"), file=sys.stderr)
         return 1
     except (OSError, UnicodeError) as error:
         print(f"kosent {name}: {error}", file=sys.stderr)

@@ -17,10 +17,11 @@ class Handler(BaseHTTPRequestHandler):
     asked: list[dict[str, Any]]
     keys: list[str | None]
     headers_seen: list[str]
+    model: str
 
     def do_GET(self) -> None:
         self.keys.append(self.headers.get("Authorization"))
-        self.send(200, {"object": "list", "data": [{"id": "tuned", "object": "model"}]})
+        self.send(200, {"object": "list", "data": [{"id": self.model, "object": "model"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -49,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def event(self, delta: dict[str, Any], finish: str | None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "tuned", "choices": [choice]}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": self.model, "choices": [choice]}
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         self.wfile.flush()
 
@@ -58,14 +59,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def server(answer: Answer, port: int = 0) -> Iterator[tuple[str, type[Handler]]]:
+def server(answer: Answer, port: int = 0, model: str = "tuned") -> Iterator[tuple[str, type[Handler]]]:
     """Its model's name for KoSent, and the handler, which remembers what was asked."""
-    handler = type("Answering", (Handler,), {"answer": staticmethod(answer), "asked": [], "keys": [], "headers_seen": []})
+    facts = {"answer": staticmethod(answer), "asked": [], "keys": [], "headers_seen": [], "model": model}
+    handler = type("Answering", (Handler,), facts)
     running = ThreadingHTTPServer(("127.0.0.1", port), handler)
     running.daemon_threads = True
     threading.Thread(target=running.serve_forever, daemon=True).start()
     try:
-        yield f"openai:tuned@http://127.0.0.1:{running.server_address[1]}", handler
+        yield f"openai:{model}@http://127.0.0.1:{running.server_address[1]}", handler
     finally:
         running.shutdown()
         running.server_close()

@@ -89,9 +89,10 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     asked_for = {"messages": [{"role": "user", "content": "안녕"}], "reference": "반가워요.", "emotion": "기쁨"}
     write_jsonl(rows, [asked_for])
     assert prompt_set(str(rows)) == [Turn("talks 1", asked_for["messages"], "반가워요.", "기쁨", "talks")]  # type: ignore[arg-type]
-    write_jsonl(rows, [asked_for, {"messages": [{"role": "assistant", "content": "네"}]}])
-    with pytest.raises(DataError, match="line 2"):
-        prompt_set(str(rows))
+    for broken in ([{"role": "assistant", "content": "네"}], "x", [{"role": "user"}], [], None):
+        write_jsonl(rows, [asked_for, {"messages": broken}])
+        with pytest.raises(DataError, match="line 2"):
+            prompt_set(str(rows))
     with pytest.raises(DataError, match="no prompt set"):
         prompt_set("basline")
 
@@ -411,3 +412,47 @@ def test_an_adapter_of_peft_is_a_model(tiny_base: Path, tiny_run: Path, small_da
     for folder in (adapter, tiny_run / "adapter"):
         assert backend(str(folder)).identity()
         assert generate(load_for_inference(str(folder)), turns, max_tokens=8) == of_the_run
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--max-tokens", "0"], "--max-tokens is 1 or more"),
+        (["--temperature", "-1"], "--temperature is 0 or more"),
+        (["--top-p", "2"], "--top-p is above 0"),
+        (["--parallel", "0"], "--parallel is 1 or more"),
+        (["--most", "5"], "there is no --data"),
+        (["--model", "=starter"], "not [LABEL=]MODEL"),
+    ],
+)
+def test_what_cannot_be_meant(more: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--prompts", "baseline", "--model", "m=starter", "--report", str(tmp_path / "report"), *more]
+    assert main(command) == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").write_text("mine", encoding="utf-8")
+    command = ["evaluate", "--prompts", "baseline", "--model", "m=starter", "--report"]
+    assert main([*command, str(tmp_path)]) == 2
+    assert "something else than an evaluation" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "report.html")]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_damaged_evaluation_says_so(evaluated: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluated[0], tmp_path / "copy")
+    whole = (folder / "results.json").read_text(encoding="utf-8")
+    (folder / "results.json").write_text(whole[: len(whole) // 2], encoding="utf-8")
+    with pytest.raises(DataError, match="is damaged"):
+        read_report(folder)
+    assert main(["rate", str(folder)]) == 3
+
+
+def test_what_no_reply_has_may_still_come(evaluated: tuple[Path, list[str]]) -> None:
+    """Wilson's interval where a bootstrap has nothing to draw."""
+    row = read_json(evaluated[0] / "results.json")["models"][RANDOM]
+    assert row["values"]["harmful"] == 0
+    assert row["intervals"]["harmful"] == [0, pytest.approx(0.658, abs=0.001)]  # of 2 dialogues

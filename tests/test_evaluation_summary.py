@@ -22,7 +22,7 @@ SAID = {
     "repetition": "repetition repeats itself in 60 of 60 replies (100.0 %)",
     "foreign": "foreign script falls into a foreign script in 20 of 60 replies (33.3 %)",
     "echo": "echo echoes the user in",
-    "same_start": "persona begins 60 of 60 replies (100.0 %) with the same words: a persona sentence",
+    "same_start": "persona begins 60 of 60 replies (100.0 %) with the same words, as with a persona sentence",
     "most_frequent": "safe reply gives one and the same reply in 30 of 60 replies (50.0 %)",
     "ended": "never ending does not end 60 of 60 replies (100.0 %) by itself",
     "empty": "nothing says nothing at all in 15 of 60 replies (25.0 %)",

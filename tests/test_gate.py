@@ -99,6 +99,18 @@ def test_a_gate_that_cannot_be_meant(gate: Any, text: str, why: str) -> None:
         gate(text)
 
 
+def test_a_gate_that_compares_nothing_is_refused_before_anyone_is_asked(gate: Any, tmp_path: Path) -> None:
+    (tmp_path / "itself.toml").write_text('baseline = "baseline"\nmodels = ["tuned"]', encoding="utf-8")
+    with pytest.raises(UsageError, match="compared with itself"):
+        Gate.read(tmp_path / "itself.toml", tmp_path / "baseline", ["tuned"])
+    with pytest.raises(UsageError, match="no model is called tuned"):
+        Gate.read(tmp_path / "itself.toml", tmp_path / "new", ["base"])
+    report = evaluation(tmp_path / "new", COSINES)
+    report.results["settings"] = {"decoding": {"max_tokens": 8}}
+    with pytest.raises(UsageError, match="decoded otherwise"):
+        gate('baseline = "baseline"').check(report, tmp_path)
+
+
 def test_what_cannot_be_compared(gate: Any, tmp_path: Path) -> None:
     report = evaluation(tmp_path / "new", COSINES)
     with pytest.raises(DataError, match="no earlier report"):

@@ -7,11 +7,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from kosent.files import read_json, read_jsonl, write_jsonl
 from kosent.models import ModelReference
 from kosent.settings import Settings
 from kosent.streamed_chat import StreamedChat
+from openai_server import Handler, server
 
 SHORT = ["그래.", "음.", "네.", "아니.", "왜?", "오."]
 WARM = [
@@ -456,60 +455,21 @@ def test_a_judge_of_itself_is_warned_of(
 # --- servers, interruptions, and a real model
 
 
-class Server(BaseHTTPRequestHandler):
-    """Speaks OpenAI's protocol; judges by the length of the replies, so that the same prompt has the same answer."""
-
-    bodies: list[dict[str, Any]]
-    seconds: float
-    knows_schemas: bool
-
-    def do_GET(self) -> None:
-        self.answer(200, {"object": "list", "data": [{"id": "judge"}]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.bodies.append(body)
-        if "response_format" in body and not self.knows_schemas:
-            self.answer(400, {"error": {"message": "response_format is not supported"}})
-            return
-        time.sleep(self.seconds)
-        material = body["messages"][-1]["content"]
-        said = longer_wins(material, [found[1] for found in REPLY.findall(material)])
-        with suppress(OSError):  # whoever asked may have been killed
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            for delta, finish in (({"content": said}, None), ({}, "stop")):
-                choice = {"index": 0, "delta": delta, "finish_reason": finish}
-                chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "judge", "choices": [choice]}
-                self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            self.wfile.write(b"data: [DONE]\n\n")
-
-    def answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @contextmanager
 def serving(seconds: float = 0.0, knows_schemas: bool = True) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Its name for KoSent, and what it was asked."""
-    bodies: list[dict[str, Any]] = []
-    facts = {"bodies": bodies, "seconds": seconds, "knows_schemas": knows_schemas}
-    running = ThreadingHTTPServer(("127.0.0.1", 0), type("Judging", (Server,), facts))
-    running.daemon_threads = True
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"openai:judge@http://127.0.0.1:{running.server_address[1]}", bodies
-    finally:
-        running.shutdown()
-        running.server_close()
+    """A judge that prefers the longer reply, behind a server: its name for KoSent, and what it was asked."""
+
+    def answer(body: dict[str, Any], handler: Handler) -> None:
+        if "response_format" in body and not knows_schemas:
+            handler.send(400, {"error": {"message": "response_format is not supported"}})
+            return
+        time.sleep(seconds)
+        material = body["messages"][-1]["content"]
+        with suppress(OSError):  # whoever asked may have been killed
+            handler.stream(longer_wins(material, [found[1] for found in REPLY.findall(material)]))
+
+    with server(answer, model="judge") as (name, handler):
+        yield name, handler.asked
 
 
 def outcomes(folder: Path) -> dict[tuple[int, str], str]:

@@ -59,11 +59,18 @@ def test_a_rating_through_a_pipe(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     said = [(SHORT if row["a"] == "기본" else WARM)[row["turn"]] for row in rows]
     assert said == [pair[0] for pair in pairs[2:5]], "the file says which model was shown first"
     assert TEXTS["ko"]["unknown"] in shown and TEXTS["ko"]["left"] in shown
-    before, _, after = shown.partition("결과: 평가 2개, 건너뛴 것 1개")
-    assert "기본" not in before and "튜닝" not in before and "기본" in after and "튜닝" in after
-    assert "승률" not in after.replace(TEXTS["ko"]["few"].format(number=10), "")
+    assert "기본" not in shown and "튜닝" not in shown and "결과:" not in shown, "who goes on must not know"
     (entry,) = read_json(folder / "results.json")["judges"]
     assert (entry["judge"], entry["kind"], entry["voices"], entry["ranking"]["votes"]) == ("people", "people", ["민지"], 2)
+
+
+def test_names_are_told_when_all_is_answered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rate(folder, "ab=sab", monkeypatch) == 0
+    before, _, after = capsys.readouterr().out.partition("결과: 평가 5개, 건너뛴 것 1개")
+    assert "기본" not in before and "튜닝" not in before and "기본" in after and "튜닝" in after
+    assert "승률" not in after.replace(TEXTS["ko"]["few"].format(number=10), "")
 
 
 def test_votes_are_readable_by_their_owner_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +214,18 @@ def press(terminal: Pty, key: str, *then: str) -> None:
         terminal.shows(text, before)
 
 
+def test_a_long_reply_is_cut_until_it_is_asked_for(tmp_path: Path, home: Path, terminals: list[Pty]) -> None:
+    """In 24 lines both replies and the keys are seen."""
+    long = [" ".join(f"{number}번째 낱말" for number in range(200)) + " 끝이다."]
+    terminal = begin(terminals, evaluation(tmp_path / "long", {"기본": long, "튜닝": ["네."]}), home)
+    terminal.shows("자 더 있어요 (m)")
+    terminal.shows("q 저장하고 나가기")
+    assert "끝이다" not in terminal.text() and "네." in terminal.text()
+    press(terminal, "m", "끝이다")
+    press(terminal, "a", "결과: 평가 1개")
+    assert terminal.ended() == 0
+
+
 def test_keys_in_a_terminal(folder: Path, home: Path, terminals: list[Pty]) -> None:
     """A vote, an arrow key and a paste that are none, an undo, a vote on a Korean keyboard, leaving, going on, Ctrl-C."""
     keys = "q 저장하고 나가기"
@@ -219,7 +238,7 @@ def test_keys_in_a_terminal(folder: Path, home: Path, terminals: list[Pty]) -> N
     press(terminal, "u", "1/6", keys)
     assert kept(folder) == []
     press(terminal, "ㅠ", "2/6", keys)
-    press(terminal, "q", "결과: 평가 1개")
+    press(terminal, "q", "여기까지 저장했어요")
     assert terminal.ended() == 0
     assert [row["outcome"] for row in kept(folder)] == ["b"]
     written = terminal.written.decode()
@@ -229,6 +248,6 @@ def test_keys_in_a_terminal(folder: Path, home: Path, terminals: list[Pty]) -> N
     assert PLACE.findall(again.text()) == ["2/6"]
     press(again, "=", "3/6", keys)
     again.process.send_signal(signal.SIGINT)
-    again.shows("결과: 평가 2개")
+    again.shows("여기까지 저장했어요")
     assert again.ended() == 0
     assert [row["outcome"] for row in kept(folder)] == ["b", "tie"]

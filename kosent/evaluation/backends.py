@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from kosent import extras
 from kosent.errors import InterruptedReplyError, KosentError, OutOfMemoryError, ServerDownError, UsageError
 from kosent.evaluation.folder import Answer, Turn
 from kosent.evaluation.generate import Decoding, Done
+from kosent.evaluation.together import together
 from kosent.run_directory import is_run
 
 Advance = Callable[[int, str], None]
@@ -150,16 +150,13 @@ class Served:
 
         chosen = {"max_tokens": decoding.max_tokens, "temperature": decoding.temperature, "top_p": decoding.top_p}
         model = chat_model(self.name, settings=load_settings(chosen))
-        with ThreadPoolExecutor(self._parallel) as pool:
-            asked = {
-                pool.submit(self._asked, model.model_copy(update={"seed": decoding.seed + number}), turn): place
-                for place, (turn, number) in enumerate(zip(turns, numbers, strict=True))
-            }
-            try:
-                for future in as_completed(asked):
-                    done(asked[future], future.result())
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+
+        def ask(place: int) -> Answer:
+            seeded = model.model_copy(update={"seed": decoding.seed + numbers[place]})
+            return self._asked(seeded, turns[place])
+
+        for place, one in together(range(len(turns)), ask, self._parallel):
+            done(place, one)
 
     @staticmethod
     def _asked(model: Any, turn: Turn) -> Answer:

@@ -5,7 +5,6 @@ The family that Holm's correction is for is the whole table: all pairs on all me
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -64,7 +63,7 @@ def compare(
         "alpha": ALPHA, "power": POWER, "correction": "Holm", "tests": len(tested),
         "replies": len(dialogues), "dialogues": drawn.dialogues, "samples": SAMPLES, "trials": trials, "seed": SEED,
         "note": _note(len(scored), len(tested), drawn.dialogues, trials),
-        "pairs": [_row(test, found[test], adjusted.get(test)) for test in tests],
+        "pairs": [_row(test, found[test], adjusted.get(test), smallest_p(drawn.dialogues, trials)) for test in tests],
     }  # fmt: skip
 
 
@@ -88,18 +87,20 @@ def _note(models: int, tests: int, dialogues: int, trials: int) -> str | None:
     return None
 
 
-def _row(test: tuple[str, str, str], paired: Paired, p_holm: float | None) -> dict[str, Any]:
+def _row(test: tuple[str, str, str], paired: Paired, p_holm: float | None, least: float) -> dict[str, Any]:
+    """`least` is the smallest p that the test can have; `p_least`, in the row, whether it has it."""
     first, second, metric = test
+    p_least = paired.p is not None and paired.p <= least * 1.000001
     return {
         "first": first, "second": second, "metric": metric,
         "difference": paired.difference, "interval": paired.interval, "p": paired.p, "p_holm": p_holm,
         "effect_size": paired.effect_size, "detectable": paired.detectable,
         "replies": paired.replies, "dialogues": paired.dialogues,
-        "words": _words(first, second, metric, paired, p_holm),
+        "p_least": p_least, "words": _words(first, second, metric, paired, p_holm, p_least),
     }  # fmt: skip
 
 
-def _words(first: str, second: str, metric: str, paired: Paired, p_holm: float | None) -> str:
+def _words(first: str, second: str, metric: str, paired: Paired, p_holm: float | None, p_least: bool) -> str:
     difference, smallest, dialogues = paired.difference, paired.detectable, paired.dialogues
     if difference is None:
         return f"{metric}: no reply has a value in both {first} and {second}."
@@ -109,32 +110,22 @@ def _words(first: str, second: str, metric: str, paired: Paired, p_holm: float |
         return f"{metric}: {first} and {second} are equal in every dialogue."
     higher = f"{metric}: {first} is {'higher' if difference > 0 else 'lower'} than {second} by {_figure(abs(difference))}"
     if p_holm <= ALPHA:
-        return f"{higher} (p {_p(p_holm)} after Holm)."
+        return f"{higher} (p {_p(p_holm, p_least)} after Holm)."
     if smallest is None or abs(difference) >= smallest:
-        return f"{higher}, which is not shown to be more than chance (p {_p(p_holm)} after Holm)."
-    needed = (
-        f" about {_round_up(dialogues * (smallest / difference) ** 2):,} dialogues would show it"
-        if abs(difference) > smallest / 100
-        else " it is as good as none"
-    )
+        return f"{higher}, which is not shown to be more than chance (p {_p(p_holm, p_least)} after Holm)."
     return (
-        f"{higher}, too little for {dialogues} dialogues, which show a difference of {_figure(smallest)} four times in five:"
-        f"{needed}. That none is shown does not mean that there is none."
+        f"{higher}, too little for {dialogues} dialogues, which show a difference of {_figure(smallest)} four times in five, "
+        "before the correction. That none is shown does not mean that there is none."
     )
-
-
-def _round_up(number: float) -> int:
-    """To two digits."""
-    step = int(10 ** max(0, math.floor(math.log10(number)) - 1))
-    return math.ceil(number / step) * step
 
 
 def _figure(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _p(number: float) -> str:
-    return "< 0.001" if number < 0.001 else f"= {number:.3f}"
+def _p(number: float, least: bool = False) -> str:
+    """`least`: as small as the test can make it."""
+    return "< 0.001" if number < 0.001 else f"{'≤' if least else '='} {number:.3f}"
 
 
 def markdown(comparisons: Mapping[str, Any]) -> str:
@@ -144,7 +135,7 @@ def markdown(comparisons: Mapping[str, Any]) -> str:
         lines += [comparisons["note"], ""]
     rows = comparisons["pairs"]
     for first, second in dict.fromkeys((row["first"], row["second"]) for row in rows):
-        lines += [f"### {first} - {second}", "", "| metric | difference | p (Holm) | g_z | detectable |", "|---|---|---|---|---|"]
+        lines += [f"### {first} - {second}", "", "| metric | difference | p (Holm) | d_z | detectable |", "|---|---|---|---|---|"]
         chosen = [row for row in rows if (row["first"], row["second"]) == (first, second)]
         lines += [_cells(row) for row in chosen]
         lines += ["", *(f"- {row['words']}" for row in chosen), ""]
@@ -152,9 +143,10 @@ def markdown(comparisons: Mapping[str, Any]) -> str:
         lines += [
             f"Differences with 95 % intervals from {comparisons['samples']:,} bootstraps by dialogue (seed "
             f"{comparisons['seed']}). p: approximate randomisation by dialogue, two-sided, up to {comparisons['trials']:,} "
-            f"swaps, with Holm's correction over all {comparisons['tests']} tests. g_z: Cohen's d_z between dialogues with "
-            "Hedges' correction (0.2 small, 0.5 medium, 0.8 large). Detectable: the difference that this many dialogues show "
-            "four times in five, before Holm's correction.",
+            f"swaps, with Holm's correction over all {comparisons['tests']} tests; the intervals are not corrected, so that "
+            "one may leave out 0 where p does not stand. d_z: Cohen's, between dialogues, with Hedges' correction (0.2 small, "
+            "0.5 medium, 0.8 large). Detectable: the difference that this many dialogues show four times in five, before Holm's "
+            "correction.",
             "",
         ]
     return "\n".join(lines)
@@ -165,7 +157,7 @@ def _cells(row: Mapping[str, Any]) -> str:
         return "-" if number is None else f"{number:+.3g}"
 
     bounds = f" [{signed(row['interval'][0])}, {signed(row['interval'][1])}]" if row["interval"] else ""
-    p = "-" if row["p_holm"] is None else _p(row["p_holm"]).removeprefix("= ")
+    p = "-" if row["p_holm"] is None else _p(row["p_holm"], row["p_least"]).removeprefix("= ")
     smallest = "-" if row["detectable"] is None else _figure(row["detectable"])
     effect = "-" if row["effect_size"] is None else f"{row['effect_size']:+.2f}"
     return f"| {row['metric']} | {signed(row['difference'])}{bounds} | {p} | {effect} | {smallest} |"

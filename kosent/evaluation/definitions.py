@@ -198,8 +198,8 @@ INTRINSIC = (
         "How many of three kinds of expression a reply has, divided by three: it acknowledges (그랬군요, 그럴 수 있어요), "
         "names a feeling (속상, 불안), asks or invites (?, 들려주세요). The patterns stand in kosent/evaluation/intrinsic.py.",
         "After Sharma et al. 2020 (arXiv:2009.08441): emotional reactions, interpretations, explorations; the patterns are ours",
-        "A small list of words, not understanding: a template has 1, a warm reply in other words 0, and it was not checked "
-        "against human ratings.", True,
+        "A small list of words, not understanding: a template has 1, a warm reply in other words 0; who rambles hits more of "
+        "them; it was not checked against human ratings.", True,
     ),
     Metric(
         "harmful", "harmful replies", "해로운 답변", "lower", 0, 1,

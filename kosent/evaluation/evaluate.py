@@ -39,6 +39,8 @@ from kosent.settings import Settings
 from kosent.stages import locked
 
 RANDOM_SEED = 0
+SHARES = ("exact_match", "foreign", "empty", "ended", "harmful")
+"""Metrics that a reply has or has not, whatever the others are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", required=True, action="append", help="a model, [LABEL=]MODEL; give it several times")
     parser.add_argument("--report", required=True, type=Path, metavar="DIR", help="folder for the report")
-    parser.add_argument("--most", type=int, default=0, metavar="N", help="of the held-out turns only N, drawn with a fixed seed")
+    parser.add_argument("--most", type=int, metavar="N", help="of the held-out turns only N, drawn with a fixed seed")
     decoding = parser.add_argument_group("decoding, the same for all models")
     decoding.add_argument(
         "--max-tokens", type=int, default=Settings().max_tokens, help="longest reply in tokens (as in the chat, 256)"
@@ -86,9 +88,10 @@ def run(args: argparse.Namespace) -> int:
     from kosent.evaluation.writing import write_report
 
     hf.quiet()
-    gate = Gate.read(args.gate) if args.gate else None
+    check(args)
     models = labelled(args.model)
-    turns = asked(args.data, args.prompts, args.most)
+    gate = Gate.read(args.gate, args.report, list(models)) if args.gate else None
+    turns = asked(args.data, args.prompts, args.most or 0)
     with locked(args.report, "kosent evaluate"):
         results = evaluate(args, models, turns)
         if any(args.report.glob("judgements/*.jsonl")):
@@ -99,6 +102,27 @@ def run(args: argparse.Namespace) -> int:
     if gate:
         gate.check(read_report(args.report), args.report)
     return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises `UsageError` for numbers that cannot be meant, and for a report's folder that holds something else."""
+    wrong = [
+        ("--max-tokens", args.max_tokens, args.max_tokens >= 1, "1 or more"),
+        ("--temperature", args.temperature, args.temperature >= 0, "0 or more"),
+        ("--top-p", args.top_p, 0 < args.top_p <= 1, "above 0, at most 1"),
+        ("--parallel", args.parallel, args.parallel >= 1, "1 or more"),
+        ("--most", args.most, args.most is None or args.most >= 1, "1 or more"),
+    ]
+    for name, value, fine, range_ in wrong:
+        if not fine:
+            raise UsageError(f"{name} is {range_}, not {value:g}.", hint="kosent evaluate --help")
+    if args.most is not None and not args.data:
+        raise UsageError("--most is of held-out turns, and there is no --data.", hint="--data DIR, or without --most")
+    folder: Path = args.report
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file.", hint="--report FOLDER")
+    if folder.is_dir() and not (folder / "turns.jsonl").is_file() and any(one.name != ".lock" for one in folder.iterdir()):
+        raise UsageError(f"{folder} holds something else than an evaluation.", hint=f"--report {folder / 'evaluation'}")
 
 
 def asked(data: Path | None, prompt_sets: Sequence[str], most: int) -> list[Turn]:
@@ -190,7 +214,7 @@ def measured(answered: dict[str, Any], turns: list[Turn], encoder: Any, bertscor
     scored: list[Scored] = []
     with progress("measuring", len(answered)) as advance:
         for name, one in answered.items():
-            scored.append(score(name, one.answers[: len(main)], scorer, draws, one.likelihoods))
+            scored.append(score(name, one.answers[: len(main)], scorer, draws, len(set(dialogues)), one.likelihoods))
             advance(len(scored), name)
     write_json(folder / "scores.json", {row.name: _rounded(row.measured) for row in scored})
     return {
@@ -241,6 +265,8 @@ def labelled(models: Sequence[str]) -> dict[str, str]:
         label, separator, name = text.partition("=")
         if not separator or "/" in label or ":" in label:
             label, name = (text if text.startswith(("ollama:", "openai:")) else Path(text).name), text
+        if not label.strip() or not name:
+            raise UsageError(f"{text!r} is not [LABEL=]MODEL.", hint="--model tuned=run")
         if label in (*found, CONSTANT, RANDOM):
             raise UsageError(f"Two models are called {label!r}.", hint="--model ONE=... --model OTHER=...")
         found[label] = name
@@ -259,14 +285,24 @@ def sentence_embedder(name: str) -> Embedder:
 
 
 def score(
-    name: str, answers: Sequence[Answer], scorer: Scorer, draws: Sequence[Any], likelihoods: list[tuple[float, int]] | None = None
+    name: str,
+    answers: Sequence[Answer],
+    scorer: Scorer,
+    draws: Sequence[Any],
+    dialogues: int,
+    likelihoods: list[tuple[float, int]] | None = None,
 ) -> Scored:
     """All metrics of one model's replies, with the intervals of those that have one. `draws` are arrays of indices. A reply that
-    failed counts as an empty one that did not end."""
+    failed counts as an empty one that did not end. Where all or none of the replies have something, the interval is Wilson's
+    (1927) over dialogues."""
+    from kosent.evaluation.ranking import wilson
     from kosent.evaluation.statistics import interval, mean_interval
 
     replies = [one.text for one in answers]
     measured = scorer.measure(replies, [one.ended for one in answers], likelihoods)
     intervals = {metric: mean_interval(numbers, draws) for metric, numbers in measured.each.items()}
     intervals |= {metric: interval(draws, sums.value) for metric, sums in measured.sums.items()}
+    for metric, numbers in measured.each.items():
+        if metric in SHARES and len(set(numbers)) == 1 and numbers[0] in (0.0, 1.0):
+            intervals[metric] = wilson(numbers[0], dialogues)  # a bootstrap cannot draw what is in no reply
     return Scored(name, measured, {metric: intervals[metric] for metric in measured.values if metric in intervals})

@@ -93,7 +93,17 @@ def replies_file(folder: Path, label: str) -> Path:
 
 
 def read_report(folder: Path) -> Report:
-    """The evaluation in `folder`. Raises `DataError` where there is none, or one that has not ended."""
+    """The evaluation in `folder`. Raises `DataError` where there is none, one that has not ended, or one that is damaged."""
+    try:
+        return _read(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"The evaluation in {folder} is damaged ({type(error).__name__}: {error}).",
+            hint="give `kosent evaluate` again: replies that are whole are kept",
+        ) from error
+
+
+def _read(folder: Path) -> Report:
     turns = read_turns(folder)
     if not (folder / "results.json").is_file():
         raise DataError(f"The evaluation in {folder} has not ended.", hint="give `kosent evaluate` again: it goes on")

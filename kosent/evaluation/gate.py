@@ -51,8 +51,9 @@ class Gate:
     limits: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, file: Path) -> Gate:
-        """Raises `UsageError` for what a gate cannot say, `DataError` where there is no earlier report."""
+    def read(cls, file: Path, report: Path | None = None, models: Sequence[str] = ()) -> Gate:
+        """For the report that will be in `report`, of `models`. Raises `UsageError` for what a gate cannot say, `DataError` where
+        there is no earlier report."""
         try:
             said = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -73,6 +74,11 @@ class Gate:
         baseline = file.parent / said["baseline"] if "baseline" in said else None
         if baseline is not None and not (baseline / "results.json").is_file():
             raise DataError(f"{file}: {baseline} holds no earlier report.", hint=f"cp -r REPORT {baseline}")
+        if baseline is not None and report is not None and baseline.resolve() == report.resolve():
+            raise UsageError(f"{file}: the report would be compared with itself.", hint=f"cp -r {report} baseline")
+        missing = [name for name in said.get("models", ()) if models and name not in models]
+        if missing:
+            raise UsageError(f"{file}: no model is called {', '.join(missing)}.", hint="--model LABEL=MODEL")
         return cls(file, baseline, said.get("models", ()), metrics, limits)
 
     def check(self, report: Report, folder: Path) -> None:
@@ -111,6 +117,9 @@ class Gate:
         if self.baseline is None:
             return
         earlier = read_report(self.baseline)
+        ways = [one.results.get("settings", {}).get("decoding") for one in (earlier, report)]
+        if ways[0] != ways[1]:
+            raise UsageError(f"{self.baseline} was decoded otherwise: {ways[0]}, now {ways[1]}.", hint="the same --max-tokens …")
         paired = _same(report.turns, earlier.turns)
         for model in self._chosen(report):
             if model not in earlier.results["models"]:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +120,7 @@ def judged(
     """Asks what is not in the judge's file yet."""
     from kosent.evaluation.judgement_files import Judgements, judgements_file
     from kosent.evaluation.judging import is_current
+    from kosent.evaluation.together import together
 
     name = judge_name(reference)
     with Judgements(judgements_file(folder, name)) as kept:
@@ -138,7 +137,7 @@ def judged(
         at_once = 1 if reference.kind == "gguf" else parallel or AT_ONCE
         done = len(jobs) - len(left)
         with progress(f"judging by {name}", len(jobs), start=done) as advance:
-            for job, text, failed in answers(left, lambda job: ask(prompt_of(report, job)), at_once):
+            for job, (text, failed) in together(left, lambda job: answer(ask, prompt_of(report, job)), at_once):
                 kept.append(judgement(report, name, kind, job, text, failed))
                 done += 1
                 advance(done, "")
@@ -211,49 +210,11 @@ def held_to(model: BaseChatModel, kind: str, schema: dict[str, Any]) -> Any:
     return model
 
 
-def answers(jobs: Sequence[Job], ask: Callable[[Job], str], at_once: int) -> Iterator[tuple[Job, str, str]]:
-    """(job, what the judge wrote, why that failed or nothing) as they come; `at_once` of them are being asked.
-
-    Raises `ModelError` where no request can succeed: no server, no memory, no model.
-    """
-    if at_once == 1:
-        for job in jobs:
-            yield job, *_answer(job, ask)
-        return
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    ready: queue.Queue[tuple[Job, str, str] | KosentError | BaseException] = queue.Queue()
-    given_up = threading.Event()
-    for job in jobs:
-        waiting.put(job)
-
-    def work() -> None:
-        while not given_up.is_set():
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                ready.put((job, *_answer(job, ask)))
-            except BaseException as error:
-                ready.put(error)
-                return
-
-    # of a process that is ended by Ctrl-C nothing waits for what is still being asked
-    for _ in range(min(at_once, len(jobs))):
-        threading.Thread(target=work, daemon=True).start()
+def answer(ask: Ask, prompt: Sequence[BaseMessage]) -> tuple[str, str]:
+    """What the judge wrote, and why that failed, or nothing. Raises `ModelError` where no request can succeed: no server, no
+    memory, no model."""
     try:
-        for _ in jobs:
-            found = ready.get()
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-    finally:
-        given_up.set()
-
-
-def _answer(job: Job, ask: Callable[[Job], str]) -> tuple[str, str]:
-    try:
-        return ask(job), ""
+        return ask(prompt), ""
     except (ServerDownError, OutOfMemoryError):
         raise
     except ModelError as error:

@@ -145,7 +145,7 @@ def summaries(report: Report) -> list[dict[str, Any]]:
             }
         )
     everything = [vote for given in paired.values() for vote in given]
-    if len({vote.judge for vote in everything}) > 1:
+    if len(paired) > 1:
         heard = sorted({vote.judge.partition(" ")[2] for vote in everything})
         entries.append(
             {

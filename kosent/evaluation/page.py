@@ -69,7 +69,7 @@ def page(report: Report) -> str:
         settings=sorted(page_judges.flat({key: value for key, value in results.items() if key not in TABLES and key != "settings"}
                               | dict(results.get("settings") or {}))),
         number=number,
-        interval=_interval,
+        share_interval=_share_interval,
         share=lambda value: "–" if value is None else f"{100 * value:.1f} %",
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def figure(metric: Metric, value: float, signed: bool = False) -> str:
     """As the tables write it: shares in percent."""
     sign = "+" if signed else ""
     if metric.name in SHARES:
-        return f"{100 * value:{sign}z.1f} %"
+        return f"{100 * value:{sign}z.1f} {'points' if signed else '%'}"
     if abs(value) >= 1e6:
         return f"{value:{sign}.3g}"
     return f"{value:{sign}z.{1 if metric.high > 1 else 3}f}"
@@ -110,12 +110,12 @@ def _scale(metric: Metric) -> Callable[[float], str]:
 def _bounds(metric: Metric, bounds: Sequence[float] | None, signed: bool = False) -> str:
     if not bounds:
         return ""
-    low, high = (figure(metric, bound, signed).removesuffix(" %") for bound in bounds)
+    low, high = (figure(metric, bound, signed).removesuffix(" %").removesuffix(" points") for bound in bounds)
     return f"{low} … {high}"
 
 
-def _interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
-    return f"{bounds[0]:.{digits}f} … {bounds[1]:.{digits}f}" if bounds else ""
+def _share_interval(bounds: Sequence[float] | None) -> str:
+    return f"{100 * bounds[0]:.0f} … {100 * bounds[1]:.0f} %" if bounds else ""
 
 
 def _reach(metric: Metric) -> str:
@@ -199,7 +199,7 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
                 "metric": metric, "sure": sure, "tone": "" if good == "" else "good" if good else "bad", "words": row["words"],
                 "difference": "–" if row["difference"] is None else figure(metric, row["difference"], True),
                 "bounds": _bounds(metric, row["interval"], True),
-                "p": "–" if row["p_holm"] is None else "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}",
+                "p": _p(row["p_holm"], row.get("p_least", False)),
                 "effect": "–" if row["effect_size"] is None else f"{row['effect_size']:+z.2f}",
                 "detectable": "–" if row["detectable"] is None else figure(metric, row["detectable"]),
             })  # fmt: skip
@@ -220,6 +220,12 @@ def _pairs(report: Report) -> list[dict[str, Any]]:
             }
         )
     return pairs
+
+
+def _p(value: float | None, least: bool) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{'≤ ' if least else ''}{value:.3f}"
 
 
 def _emotions(report: Report) -> dict[str, Any]:

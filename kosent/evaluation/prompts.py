@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from kosent.errors import DataError
 from kosent.evaluation.folder import Turn
@@ -77,6 +78,17 @@ def _messages(texts: Sequence[str]) -> list[Message]:
     return [{"role": "system", "content": SYSTEM_MESSAGE}, *said]
 
 
+def _asks(messages: Any) -> bool:
+    """Whether they are messages of known roles with texts, the last of them the user's."""
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in messages)
+        and all(one.get("role") in ("system", "user", "assistant") for one in messages)
+        and messages[-1]["role"] == "user"
+    )
+
+
 def _of_file(file: Path) -> list[Turn]:
     if not file.is_file():
         raise DataError(f"There is no prompt set and no file {file}.", hint=f"--prompts {' | '.join(PROMPT_SETS)} | FILE")
@@ -84,7 +96,7 @@ def _of_file(file: Path) -> list[Turn]:
         found = []
         for number, row in enumerate(read_jsonl(file), 1):
             messages = row.get("messages") if isinstance(row, dict) else None
-            if not messages or messages[-1].get("role") != "user":
+            if messages is None or not _asks(messages):
                 raise DataError(
                     f'{file}, line {number}: not {{"messages": [...]}} with a last message of the user.',
                     hint="see docs/evaluation.md",

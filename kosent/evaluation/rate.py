@@ -5,9 +5,10 @@
     kosent rate report --lang en
 
 Shows a conversation and two replies of a finished evaluation, in an order drawn by lot, and waits for one key: a or b for the
-better one, = for alike, s to skip, u to take the last one back, q to leave. In a pipe it reads lines instead. Each vote is on
-disk at once, readable by you alone; the same command goes on where it was, and asks nothing twice. Replies that are the same are
-not asked. At the end the models' names are shown, and the votes enter the report's ranking beside those of `kosent judge`.
+better one, = for alike, s to skip, u to take the last one back, m to read long replies whole, q to leave. In a pipe it reads
+lines instead. Each vote is on disk at once, readable by you alone; the same command goes on where it was, and asks nothing twice.
+Replies that are the same are not asked. When all are answered the models' names are shown; the votes enter the report's ranking
+beside those of `kosent judge`.
 
 Several people: each with a --name of their own, on the same --seed, so that they see the same prompts.
 """
@@ -74,14 +75,16 @@ def run(args: argparse.Namespace) -> int:
     with Judgements(judgements_file(args.folder, f"{PEOPLE}-{name}"), private=True) as kept:
         outdated = kept.keep(lambda row: is_current(report, row))
         screen.welcome(identical=found.identical, outdated=outdated)
+        finished = False
         try:
-            rate(report, asked, kept, name, screen)
+            finished = rate(report, asked, kept, name, screen)
         except KeyboardInterrupt:
             screen.left()
         rows = list(kept.rows)
     if any(row["outcome"] != "skip" for row in rows):
         rewrite(args.folder)
-    screen.results(report, rows, ENOUGH)
+    if finished:
+        screen.results(report, rows, ENOUGH)
     return 0
 
 
@@ -92,8 +95,9 @@ def _user() -> str:
         return "me"
 
 
-def rate(report: Report, asked: Sequence[Question], kept: Judgements, name: str, screen: Screen) -> None:
-    """Asks what is not in `kept` yet, in an order and with places that nobody can foretell, until it ends or somebody leaves."""
+def rate(report: Report, asked: Sequence[Question], kept: Judgements, name: str, screen: Screen) -> bool:
+    """Asks what is not in `kept` yet, in an order and with places that nobody can foretell. Returns whether all is answered: as
+    long as it is not, nobody is told whose replies they were."""
     lot = random.SystemRandom()
     known = {_key(row) for row in kept.rows}
     left = [shown_by_lot(one, lot) for one in asked if (one.turn, *sorted((one.first, one.second))) not in known]
@@ -105,19 +109,22 @@ def rate(report: Report, asked: Sequence[Question], kept: Judgements, name: str,
         turn = one.question.turn
         replies = [report.answers[model][turn].text for model in (one.a, one.b)]
         screen.show(report.turns[turn].messages, replies, len(asked) - len(left) + 1, len(asked))
-        match screen.key():
+        while (key := screen.key()) == "m":
+            screen.show(report.turns[turn].messages, replies, len(asked) - len(left) + 1, len(asked), whole=True)
+        match key:
             case "q":
                 screen.left()
-                return
+                return False
             case "u":
                 again = taken_back(kept, asked)
                 if again:
                     left.append(again)
                 else:
                     screen.nothing_to_take_back()
-            case key:
+            case _:
                 left.pop()
                 kept.append(vote(report, name, one, {"=": "tie", "s": "skip"}.get(key, key)))
+    return True
 
 
 def shown_by_lot(question: Question, lot: random.Random) -> Shown:

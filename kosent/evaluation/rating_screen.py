@@ -30,6 +30,8 @@ KEYS = {
     "s": "s",
     "u": "u",
     "q": "q",
+    "m": "m",
+    "ㅡ": "m",
     "ㅁ": "a",
     "ㅠ": "b",
     "ㄴ": "s",
@@ -40,17 +42,18 @@ KEYS = {
 """Also the letters that those keys write while the keyboard is Korean, and Ctrl-D."""
 TEXTS = {
     "ko": {
-        "welcome": "두 답 가운데 더 마음에 와닿는 답을 골라 주세요.\n어느 모델의 답인지는 끝날 때 알려 드려요.",
+        "welcome": "두 답 가운데 더 마음에 와닿는 답을 골라 주세요.\n어느 모델의 답인지는 모두 평가하신 뒤에 알려 드려요.",
         "identical": "두 답이 똑같은 {number}쌍은 묻지 않아요.",
         "outdated": "그사이 답이 바뀐 {number}쌍의 평가는 judgements/outdated로 옮겼고, 집계하지 않아요.",
         "user": "사용자",
         "assistant": "챗봇",
         "question": "어느 답이 더 나은가요?",
-        "keys": "a A · b B · = 비슷해요 · s 건너뛰기 · u 되돌리기 · q 저장하고 나가기",
+        "keys": "a A · b B · = 비슷해요 · s 건너뛰기 · u 되돌리기 · m 다 보기 · q 저장하고 나가기",
+        "more": "… {number}자 더 있어요 (m)",
         "nothing": "(빈 답)",
         "no_undo": "되돌릴 평가가 없어요.",
-        "unknown": "a, b, =, s, u, q 가운데 하나를 눌러 주세요.",
-        "left": "여기까지 저장했어요. 같은 명령으로 이어서 할 수 있어요.",
+        "unknown": "a, b, =, s, u, m, q 가운데 하나를 눌러 주세요.",
+        "left": "여기까지 저장했어요. 같은 명령으로 이어서 하실 수 있어요.\n결과는 모두 평가하신 뒤에 보여 드려요.",
         "all_done": "모두 평가하셨어요.",
         "results": "결과: 평가 {number}개, 건너뛴 것 {skipped}개",
         "few": "승률은 평가가 {number}개 이상 모이면 보여 드려요.",
@@ -58,17 +61,18 @@ TEXTS = {
         "strengths": "순위 (Bradley-Terry 점수와 95% 구간)",
     },
     "en": {
-        "welcome": "Choose the reply that does you more good.\nWhich model wrote it is said at the end.",
+        "welcome": "Choose the reply that does you more good.\nWhich model wrote it is said when you have judged all.",
         "identical": "{number} pairs whose replies are the same are not asked.",
         "outdated": "{number} votes are of replies that have changed since; they are in judgements/outdated now.",
         "user": "User",
         "assistant": "Chatbot",
         "question": "Which reply is better?",
-        "keys": "a A · b B · = alike · s skip · u undo · q save and leave",
+        "keys": "a A · b B · = alike · s skip · u undo · m read on · q save and leave",
+        "more": "… {number} letters more (m)",
         "nothing": "(nothing)",
         "no_undo": "There is no vote to take back.",
-        "unknown": "Press one of a, b, =, s, u, q.",
-        "left": "All is saved. The same command goes on from here.",
+        "unknown": "Press one of a, b, =, s, u, m, q.",
+        "left": "All is saved. The same command goes on from here.\nThe results come when you have judged all.",
         "all_done": "You have judged all of them.",
         "results": "Results: {number} votes, {skipped} skipped",
         "few": "Win rates are shown from {number} votes on.",
@@ -79,6 +83,8 @@ TEXTS = {
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _FILLERS = "\u115f\u1160\u3164\uffa0"
 _JOINERS = "\u200d\ufe0f"
+AROUND = 12
+"""Lines of the screen for borders, the last message and the keys."""
 
 
 def visible(text: str) -> str:
@@ -106,8 +112,9 @@ class Screen:
         if outdated:
             self._say("outdated", number=outdated)
 
-    def show(self, messages: Sequence[Message], replies: Sequence[str], place: int, total: int) -> None:
-        """A conversation and its two replies."""
+    def show(self, messages: Sequence[Message], replies: Sequence[str], place: int, total: int, *, whole: bool = False) -> None:
+        """A conversation and its two replies, long ones cut so that both are on the screen, unless `whole`."""
+        lines = max(3, (self.console.height - AROUND) // 2)
         self.console.print()
         self.console.print(Rule(f"{place}/{total}", style="dim"))
         for message in messages:
@@ -115,12 +122,20 @@ class Screen:
                 name = self.texts[message["role"]]
                 self.console.print(Text.assemble((f"{name}: ", "bold"), visible(message["content"])))
         for letter, reply in zip("AB", replies, strict=True):
-            told = Text(visible(reply).strip()) if reply.strip() else Text(self.texts["nothing"], style="dim")
+            told = self._cut(visible(reply).strip(), lines, whole) if reply.strip() else Text(self.texts["nothing"], style="dim")
             title = Text(f" {letter} ", style="bold")
             self.console.print(Panel(told, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1)))
 
+    def _cut(self, text: str, lines: int, whole: bool) -> Text:
+        wrapped = Text(text).wrap(self.console, max(10, self.console.width - 4))
+        if whole or not self.console.is_terminal or len(wrapped) <= lines:
+            return Text(text)
+        kept = Text("\n").join(wrapped[: lines - 1])
+        more = self.texts["more"].format(number=len(text) - len(kept.plain))
+        return Text.assemble(kept, "\n", (more, "dim"))
+
     def key(self) -> str:
-        """One of a, b, =, s, u, q; the end of the input is q."""
+        """One of a, b, =, s, u, m, q; the end of the input is q."""
         by_key = bool(sys.stdin and sys.stdin.isatty())
         before = termios.tcgetattr(sys.stdin) if by_key else None
         try:

@@ -183,17 +183,24 @@ def failures(report: Report, model: str) -> list[Finding]:
     def hits(metric: str, least: float) -> list[bool]:
         return [value >= least for value in scores.get(metric, [])]
 
-    note("repetition", hits("repetition", LOOP), NOTICED, "repeats itself in {n}: the same words go round and round.")
+    circles = f"repeats itself in {{n}} (repetition of {LOOP:g} or more): the same words go round and round."
+    note("repetition", hits("repetition", LOOP), NOTICED, circles)
     note("foreign", hits("foreign", 1), NOTICED, "falls into a foreign script in {n}: letters that are neither Hangul nor Latin.")
     note("echo", hits("echo", ECHO), NOTICED, "echoes the user in {n}: what it says is mostly what was just said to it.")
     same = hits("most_frequent", 1)
     note("most_frequent", same, SAFE, "gives one and the same reply in {n}, whatever was said to it.")
     start = hits("same_start", 1)
     if sum(start) > sum(same):
-        note("same_start", start, PERSONA, "begins {n} with the same words: a persona sentence learnt too well.")
-    endless = [not answer.ended and not answer.error for answer in answers]
+        note(
+            "same_start",
+            start,
+            PERSONA,
+            "begins {n} with the same words, as with a persona sentence that says nothing to anybody.",
+        )
+    measured = answers[: len(next(iter(scores.values()), answers))]
+    endless = [not answer.ended and not answer.error for answer in measured]
     note("ended", endless, NOTICED, "does not end {n} by itself: they go on until the limit cuts them off.")
-    empty = [not answer.text.strip() and not answer.error for answer in answers]
+    empty = [not answer.text.strip() and not answer.error for answer in measured]
     note("empty", empty, 0, "says nothing at all in {n}.")
     harmful = "says something in {n} that the guard of the chat takes for harmful and would replace: read them."
     note("harmful", hits("harmful", 1), 0, harmful, HARMFUL)
