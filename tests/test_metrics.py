@@ -19,7 +19,7 @@ from collapse import MADE_FOR, planted
 from kosent.embedders import UniversalSentenceEncoder
 from kosent.errors import ModelError, UsageError
 from kosent.evaluation import intrinsic
-from kosent.evaluation.definitions import INTRINSIC, METRICS, REFERENCE
+from kosent.evaluation.definitions import INTRINSIC, LIKELIHOOD, METRICS, REFERENCE
 from kosent.evaluation.metrics import Measured, Scorer
 from kosent.evaluation.reference import References, exact_match, f1, normalized_answer
 from kosent.evaluation.words import Words
@@ -62,8 +62,9 @@ def test_every_metric_is_defined_in_its_reach_and_has_a_value_a_reply_where_it_s
     words: Words, encoder: UniversalSentenceEncoder
 ) -> None:
     measured = measure(USERS, REFERENCES, REPLIES, words, encoder)
-    assert list(measured.values) == [name for name in METRICS if name != "bertscore"]
-    assert len(METRICS) == len(REFERENCE) + len(INTRINSIC)
+    others = ["bertscore", *(metric.name for metric in LIKELIHOOD)]
+    assert list(measured.values) == [name for name in METRICS if name not in others]
+    assert len(METRICS) == len(REFERENCE) + len(LIKELIHOOD) + len(INTRINSIC)
     for name, value in measured.values.items():
         metric = METRICS[name]
         assert metric.low <= value <= metric.high

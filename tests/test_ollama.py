@@ -45,7 +45,7 @@ COUNT = {"message": "Count from one to two hundred, in words, slowly."}
 
 def test_a_real_ollama_answers_through_the_chain(ollama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", ollama)
-    assert ollama_models() == ["smol:latest"]
+    assert "smol:latest" in ollama_models()
     chain = build_chain(
         "ollama:smol", system="You answer in one short sentence.", settings=Settings(temperature=0.0, max_tokens=24)
     )

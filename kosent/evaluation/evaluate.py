@@ -19,6 +19,7 @@ Then: kosent judge report --by MODEL     another model compares the replies
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import random
 from collections.abc import Sequence
@@ -164,19 +165,24 @@ def evaluate(args: argparse.Namespace, models: dict[str, str], turns: list[Turn]
     results = {
         "kosent": kosent.__version__,
         "settings": {
-            "decoding": asdict(decoding), "data": str(args.data.resolve()) if args.data else None, "prompts": args.prompts,
+            "decoding": asdict(decoding), "data": str(args.data) if args.data else None, "prompts": args.prompts,
             "embedder": encoder.name, "bertscore": args.bertscore, "most": args.most, "python": platform.python_version(),
         },
-        "data": str(args.data.resolve()) if args.data else None,
+        "data": _seen_from(folder, args.data) if args.data else None,
     } | measured(answered, turns, encoder, args.bertscore, folder)  # fmt: skip
     for label, one in opened.items():
-        run_directory = Path(models[label]).resolve() if (Path(models[label]) / "run.json").is_file() else None
+        run_directory = _seen_from(folder, models[label]) if (Path(models[label]) / "run.json").is_file() else None
         results["models"][label] |= {
             "name": models[label], "kind": one.kind, "precision": one.precision,
-            "run": str(run_directory) if run_directory else None,
+            "run": run_directory,
         }  # fmt: skip
     write_json(folder / "results.json", results)
     return results
+
+
+def _seen_from(folder: Path, place: Path | str) -> str:
+    """Relative, so that a report can be moved together with what it was made of, and two of the same are equal."""
+    return os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
 
 
 def straw_men(turns: Sequence[Turn], training: list[str], encoder: Any, folder: Path) -> dict[str, Any]:

@@ -113,16 +113,15 @@ def _read(folder: Path) -> Report:
         by_turn = {row["turn"]: row for row in read_jsonl(replies_file(folder, label))[1:]}
         answers[label] = [Answer(**{key: row[key] for key in row if key != "turn"}) for _, row in sorted(by_turn.items())]
     judgements = [row for file in sorted(folder.glob("judgements/*.jsonl")) for row in read_jsonl(file)]
-    return Report(
-        results, turns, answers, read_json(folder / "scores.json"), _training(results["models"]), _corpus(results), judgements
-    )
+    training, corpus = _training(folder, results["models"]), _corpus(folder, results)
+    return Report(results, turns, answers, read_json(folder / "scores.json"), training, corpus, judgements)
 
 
-def _training(models: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    found = {label: Path(row["run"]) / "metrics.jsonl" for label, row in models.items() if row.get("run")}
+def _training(folder: Path, models: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    found = {label: folder / row["run"] / "metrics.jsonl" for label, row in models.items() if row.get("run")}
     return {label: read_jsonl(file) for label, file in found.items() if file.is_file()}
 
 
-def _corpus(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    file = Path(results.get("data") or "") / "report.json"
+def _corpus(folder: Path, results: Mapping[str, Any]) -> dict[str, Any] | None:
+    file = folder / (results.get("data") or "") / "report.json"
     return read_json(file) if results.get("data") and file.is_file() else None
