@@ -122,7 +122,8 @@ def check(args: argparse.Namespace) -> None:
     folder: Path = args.report
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file.", hint="--report FOLDER")
-    if folder.is_dir() and not (folder / "turns.jsonl").is_file() and any(one.name != ".lock" for one in folder.iterdir()):
+    there = {one.name for one in folder.iterdir()} - {".lock"} if folder.is_dir() else set()
+    if there and not there & {"turns.jsonl", "results.json"}:
         raise UsageError(f"{folder} holds something else than an evaluation.", hint=f"--report {folder / 'evaluation'}")
 
 
