@@ -29,7 +29,7 @@ def table(results: dict[str, Any]) -> str:
     decoding = results["settings"]["decoding"]
     how = f"sampled at temperature {decoding['temperature']:g}" if decoding["temperature"] else "greedy"
     lines += [
-        "",
+        *([""] if lines[-1] else []),
         f"{results['replies']} {'held-out replies' if results['references'] else 'replies'} of {results['dialogues']} dialogues, "
         f"{how}, at most {decoding['max_tokens']} tokens. Intervals: 95 %, bootstrap by dialogue.",
     ]
