@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/base_and_tuned.py --corpus ChatbotData.csv
 
 ChatbotData.csv is that of github.com/songys/Chatbot_data (MIT). What is not held out is trained on, but for a thirtieth to watch
-the validation loss with. On two cores the training takes half an hour and the rest a quarter; stopped at any point, the same
-command goes on. The pictures, docs/evaluation.png for the README too, are taken by a Chromium.
+the validation loss with. On two cores the training took 35 minutes beside other work, the evaluation 5; stopped at any point, the
+same command goes on. The pictures, docs/evaluation.png for the README too, are taken by a Chromium.
 """
 
 from __future__ import annotations

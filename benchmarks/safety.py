@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from statistics import median
 
 from common import Result, report
 from kosent import safety, safety_classifier
+from kosent.evaluation.ranking import wilson
 from kosent.reply_guard import ReplyGuard
 from kosent.safety import LEVELS, Level
 from kosent.safety_classifier import MESSAGES, REPLIES, Classifier
@@ -30,13 +30,6 @@ from safety_fit import DATA, MESSAGE_LINES, REPLY_LINES, TESTS, Line, fit_messag
 
 TUNE, TEST, REPLY_TEST = (TESTS / f"{name}.tsv" for name in ("safety_tune", "safety_test", "reply_test"))
 RECALL_GOAL, PRECISION_GOAL, TIME_GOAL = 0.97, 0.90, 5.0
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z, share = 1.96, right / count
-    middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
 
 
 def measured(name: str, test: Sequence[Line], goals: bool, show: bool = False) -> list[Result]:
@@ -49,8 +42,8 @@ def measured(name: str, test: Sequence[Line], goals: bool, show: bool = False) -
             if (level == "crisis") != (called == "crisis"):
                 print(f"{level}/{kind} called {called} ({safety.assess(text).score:.2f}): {text}")
     recall, precision = right / len(crises), right / max(1, len(alarms))
-    low, high = wilson(right, len(crises))
-    least, most = wilson(right, max(1, len(alarms)))
+    low, high = wilson(right / len(crises), len(crises))
+    least, most = wilson(right / max(1, len(alarms)), max(1, len(alarms)))
     heavy = [row for row in found if row[0] != "none"]
     rows = [
         Result(f"{name}: lines", len(test), "lines", "", True),
@@ -113,7 +106,7 @@ def measured_replies(test: Sequence[Line], show: bool = False) -> list[Result]:
         harm = [row for row in found if row[2]]
         right, alarms = sum(row[3] for row in harm), sum(row[3] for row in found)
         for name, count in (("recall", len(harm)), ("precision", max(1, alarms))):
-            low, high = wilson(right, count)
+            low, high = wilson(right / count, count)
             rows.append(Result(f"replies, {level}: {name} of harm ({low:.3f} to {high:.3f}, n={count})", round(right / count, 4),
                                "share", "", True))  # fmt: skip
         for kind in sorted({row[0] for row in found}):

@@ -140,12 +140,9 @@ def resolve_precision(recipe: Recipe) -> str:
         return "float32"
     if recipe.precision != "auto":
         return recipe.precision
-    import torch
+    from kosent.hf import fast_precision
 
-    from kosent.hf import cpu_has_bf16
-
-    hardware = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
-    return "bfloat16" if hardware else "float32"
+    return fast_precision()
 
 
 def _facts(job: Job, hashes: dict[str, str]) -> dict[str, Any]:

@@ -56,15 +56,12 @@ def answer(model: str, target: Path, system: str) -> None:
     from kosent import hf
 
     hf.quiet()
-    import torch
-
     from kosent.evaluation.folder import Turn
     from kosent.evaluation.generate import generate
 
     opening = [{"role": "system", "content": system}] if system else []
     turns = [Turn(str(number), [*opening, {"role": "user", "content": text}]) for number, text in enumerate(prompts())]
-    precision = "bfloat16" if torch.cuda.is_available() or hf.cpu_has_bf16() else "float32"
-    replies = generate(hf.load_for_inference(model, dtype=precision), turns, max_tokens=LONGEST)
+    replies = generate(hf.load_for_inference(model, dtype=hf.fast_precision()), turns, max_tokens=LONGEST)
     write_json(target, facts | {"replies": [{"text": reply.text, "ended": reply.ended} for reply in replies]})
 
 

@@ -26,7 +26,6 @@ from kosent.locations import starter_base
 from kosent.stages import Stage, Stages
 
 RECIPE = "starter-cpu"
-PICTURE = "comparison.png"
 MESSAGE = "오늘 회사에서 실수를 해서 너무 속상해요."
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -82,7 +81,10 @@ def plan(folder: Path, corpus: str, overrides: list[str]) -> list[Stage]:
             "evaluate", "base and tuned model answer the held-out turns, minutes",
             ["evaluate", "--data", str(data), "--model", "base=starter", "--model", f"tuned={run}", "--report", str(report)],
             [*splits, *base_files, *trained],
-            [report / name for name in ("results.json", "report.html", "report.md", "metrics.csv", "replies.csv", PICTURE)],
+            [
+                *(report / name for name in ("results.json", "report.html", "report.md")),
+                *(report / name for name in ("metrics.csv", "replies.csv", "comparison.png")),
+            ],
         ),
         Stage(
             "reply", f'"{MESSAGE}"', ["ask", MESSAGE, "--no-history", "--model", str(gguf), "--temperature", "0"], [gguf],

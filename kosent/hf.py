@@ -228,6 +228,14 @@ def load_for_inference(name: str, *, dtype: str = "float32") -> Trained:
     return Trained(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, template, layout)
 
 
+def fast_precision() -> str:
+    """ "bfloat16" where the GPU, or without one the processor, multiplies it in hardware, else "float32"."""
+    import torch
+
+    hardware = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
+    return "bfloat16" if hardware else "float32"
+
+
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 matrices in hardware (Linux, x86: AMX, or AVX-512 with BF16)."""
     try:

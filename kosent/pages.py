@@ -121,6 +121,17 @@ def visible(text: str) -> Markup:
     return Markup("").join(_written(piece, False) for piece in _PIECES["characters"].findall(text))
 
 
+def spelled_out(text: str) -> str:
+    """As `visible`, for a terminal: what one cannot see is written as <U+200B>; line breaks, tabs and joined emoji stay."""
+
+    def seen(piece: str) -> str:
+        if re.match(_PICTURE, piece):
+            return piece
+        return "".join(f"<U+{ord(c):04X}>" if _hidden(c) and c not in "\n\t" else c for c in piece)
+
+    return "".join(map(seen, _PIECES["characters"].findall(text.replace("\r\n", "\n"))))
+
+
 def script_marks() -> dict[str, Any]:
     """What `visible` goes by, for a script: regular expressions of what stays whole, the other hidden characters, the names."""
     fillers = "".join(sorted(_FILLERS))

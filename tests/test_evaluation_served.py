@@ -101,3 +101,22 @@ def test_all_models_are_asked_the_same_messages_without_cards(tmp_path: Path) ->
         assert main(command(asked, tmp_path / "report", f"one={name}", f"two={name}")) == 0
         assert [body["messages"] for body in handler.asked] == [crisis.messages] * 2
         assert read_report(tmp_path / "report").answers["one"][0].text == "곁에 있을게요."
+
+
+def test_judgements_outlive_an_evaluation_that_says_the_same(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any], handler: Handler) -> None:
+        if "You compare two replies" in body["messages"][0]["content"]:
+            handler.stream('{"reasoning": "", "verdict": "A"}')
+        else:
+            handler.stream(f"{body['messages'][-1]['content']}, {body['temperature']}, {len(handler.asked)}")
+
+    with server(answer) as (name, _):
+        report = tmp_path / "report"
+        evaluate = command(prompts(tmp_path, 2), report, f"one={name}", f"two={name}")
+        assert main(evaluate) == 0
+        assert main(["judge", str(report), "--by", name]) == 0
+        judges = read_json(report / "results.json")["judges"]
+        assert judges[0]["ranking"]["votes"] == 4
+        assert main(evaluate) == 0
+        assert read_json(report / "results.json")["judges"] == judges
+        assert "first shown" in (report / "report.html").read_text(encoding="utf-8")

@@ -66,7 +66,7 @@ class Transformers:
         from kosent import hf
 
         self.name = name
-        self.precision = "bfloat16" if hf.cpu_has_bf16() or _has_gpu() else "float32"
+        self.precision = hf.fast_precision()
         self._trained: Any = None
 
     def identity(self) -> str:
@@ -190,9 +190,3 @@ def _digest(path: Path) -> str:
         files = [path]
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if "verification" not in file.name]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

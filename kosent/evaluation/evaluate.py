@@ -84,8 +84,8 @@ class Scored:
 def run(args: argparse.Namespace) -> int:
     extras.require("evaluate", what="`kosent evaluate`")
     from kosent import hf
+    from kosent.evaluation import judging
     from kosent.evaluation.gate import Gate
-    from kosent.evaluation.judging import rewrite
     from kosent.evaluation.writing import write_report
 
     hf.quiet()
@@ -95,8 +95,7 @@ def run(args: argparse.Namespace) -> int:
     turns = asked(args.data, args.prompts, args.most or 0)
     with locked(args.report, "kosent evaluate"):
         results = evaluate(args, models, turns)
-        if any(args.report.glob("judgements/*.jsonl")):
-            rewrite(args.report)  # what was said of replies that are still the same
+        judging.count(args.report)
         write_report(args.report)
     print(table(results))
     print(f"Written to {args.report}; open {args.report / 'report.html'} in a browser.")

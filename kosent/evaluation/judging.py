@@ -242,11 +242,23 @@ def rewrite(folder: Path) -> Report:
     from kosent.evaluation.page import page
 
     with results_locked(folder):
-        mend_all(folder)
-        report = read_report(folder)
-        report.results["judges"] = summaries(report)
-        write_json(folder / "results.json", report.results)
-        write_text(folder / "report.html", page(read_report(folder)))
+        report = _counted(folder)
+        write_text(folder / "report.html", page(report))
+    return report
+
+
+def count(folder: Path) -> None:
+    """Puts what there is of judgements into results.json; those of replies that have changed do not count."""
+    if any(folder.glob("judgements/*.jsonl")):
+        with results_locked(folder):
+            _counted(folder)
+
+
+def _counted(folder: Path) -> Report:
+    mend_all(folder)
+    report = read_report(folder)
+    report.results["judges"] = summaries(report)
+    write_json(folder / "results.json", report.results)
     return report
 
 

@@ -20,6 +20,7 @@ from rich.text import Text
 from kosent.evaluation.folder import Report
 from kosent.evaluation.judging import votes
 from kosent.evaluation.ranking import rank
+from kosent.pages import spelled_out
 from kosent.prompts import Message
 from kosent.text import printable
 
@@ -80,22 +81,13 @@ TEXTS = {
         "strengths": "Ranking (Bradley-Terry strength, 95 % interval)",
     },
 }
-_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-_FILLERS = "\u115f\u1160\u3164\uffa0"
-_JOINERS = "\u200d\ufe0f"
 AROUND = 12
 """Lines of the screen for borders, the last message and the keys."""
 
 
 def visible(text: str) -> str:
     """`text` for a terminal, with what nobody would see written as <U+202E>; joined emoji stay whole."""
-    shown, before = [], " "
-    for character in text.replace("\r\n", "\n"):
-        joins = character in _JOINERS and (before in _JOINERS or unicodedata.category(before) in ("So", "Sk"))
-        hidden = unicodedata.category(character) in _HIDDEN or character in _FILLERS
-        shown.append(f"<U+{ord(character):04X}>" if hidden and not joins and character not in "\n\t" else character)
-        before = character
-    return printable("".join(shown))
+    return printable(spelled_out(text))
 
 
 class Screen:
