@@ -130,7 +130,7 @@ def summary(folder: Path, timing: dict[str, Any]) -> str:
         f"Data      {folder / 'data'}        what was cleaned: report.html",
         f"Run       {run}         adapter, template, recipe, metrics",
         f"Model     {gguf} ({gguf.stat().st_size / 1e6:.0f} MB)",
-        f"Report    {report / 'report.md'}, replies.csv (Excel), comparison.png",
+        f"Report    {report / 'report.html'} (in a browser), report.md, replies.csv (Excel)",
         "",
         f"Next:     {kosent} chat --model {run}",
         f'          {kosent} ask "잠이 안 와" --model {run}',
